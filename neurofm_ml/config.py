@@ -8,6 +8,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any, TypeVar, dataclass_transform
 
 T = TypeVar("T")
@@ -44,7 +45,9 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     at = where or cls.__name__
     unknown = sorted(set(values) - set(fields))
     if unknown:
-        raise ValueError(f"{at} has no field {', '.join(map(repr, unknown))}; its fields are {', '.join(sorted(fields))}.")
+        near = get_close_matches(unknown[0], fields, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{at} has no field {', '.join(map(repr, unknown))}.{hint} Its fields are {', '.join(sorted(fields))}.")
     missing = sorted(n for n, f in fields.items() if n not in values and _required(f))
     if missing:
         raise ValueError(f"{at} needs {', '.join(map(repr, missing))}.")

@@ -2,14 +2,26 @@
 
 A card is one YAML file. The package's own cards stand in ``knowledge/datasets``; a user's cards
 stand in the folder named by ``NEUROFM_CARDS`` and need no code. Raw files lie under
-``NEUROFM_DATA``. Unknown fields are refused by name.
+``NEUROFM_DATA``. Unknown fields are refused by name. How the files are decoded is the business of
+``neurofm_ml.data.readers``.
 """
 
-from dataclasses import field
-from typing import Any, Literal
+import functools
+import os
+import re
+from dataclasses import field, replace
+from pathlib import Path, PurePosixPath
+from typing import Literal
 
-from neurofm_ml.config import config
-from neurofm_ml.types import MODALITIES
+import yaml
+
+from neurofm_ml.config import config, from_dict
+from neurofm_ml.registry import Registry
+from neurofm_ml.types import MODALITIES, Subject
+
+_PACKAGE_CARDS = Path(__file__).parent / "datasets"
+_NAME = re.compile(r"[a-z0-9_]+")
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 @config
@@ -40,8 +52,90 @@ class TaskSpec:
 
 
 @config
+class SignalSpec:
+    """One series of a recording, and how to find it in an array file.
+
+    file         pattern under the card's root (default: the card's `pattern`); ``{id}`` and other names are filled in
+    variable     variable of a MATLAB file, path in HDF5, column of a table; several stand side by side as channels
+    columns      columns of a two-dimensional array to keep, counted from 0 (default: all)
+    transpose    the array lies (n_chans, n_times)
+    missing      numbers that mean "no value" and become NaN
+    scale        factor that brings the numbers to `unit`
+    sfreq        Hz; without it the series is irregular and needs `time`
+    time         variable with the time of each row, times `time_scale` in seconds; with `sfreq` it is only checked against it
+    t0           seconds, where the first sample lies (default: the first entry of `time`, or 0)
+    unit_index   variable that names the unit of each spike; `variable` then holds spike times, times `time_scale` in seconds
+    ch_names     names of the channels (default: table headers, last parts of variable paths, or numbers)
+    positions    where the channels are: the name of an MNE montage, or a NIfTI label atlas under the root
+    """
+
+    modality: str
+    file: str = ""
+    variable: str | tuple[str, ...] = ""
+    columns: tuple[int, ...] = ()
+    transpose: bool = False
+    missing: tuple[float, ...] = ()
+    scale: float = 1.0
+    unit: str = ""
+    sfreq: float | None = None
+    time: str = ""
+    time_scale: float = 1.0
+    t0: float | None = None
+    unit_index: str = ""
+    ch_names: tuple[str, ...] = ()
+    positions: str = ""
+
+    def __post_init__(self) -> None:
+        if self.modality not in MODALITIES:
+            raise ValueError(f"modality is {self.modality!r}; allowed: {', '.join(MODALITIES)}.")
+        if self.sfreq is not None and not self.sfreq > 0:
+            raise ValueError(f"sfreq is {self.sfreq}; it needs a positive rate in Hz.")
+        _check_inside("file", self.file)
+
+
+@config
+class RecordingSpec:
+    """One recording named in a card: who it is, and the values of further ``{names}`` in its patterns."""
+
+    id: str
+    subject: Subject | None = None
+    values: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What ``{id}``, ``{subject}`` and the other names stand for."""
+        return {"subject": self.subject.id if self.subject else self.id, **self.values, "id": self.id}
+
+
+@config
+class SubjectTable:
+    """A table (csv or tsv) with one row per subject.
+
+    `key` is the column that names the row and `match` what it holds for a recording (leading zeros are
+    ignored). `fields` maps a field of Subject to its column, `codes` a field to what its codes mean.
+    """
+
+    file: str
+    key: str
+    match: str = "{id}"
+    fields: dict[str, str]
+    codes: dict[str, dict[str, str]] = field(default_factory=dict)
+    missing: tuple[str, ...] = ("", "n/a")
+
+    def __post_init__(self) -> None:
+        _check_inside("file", self.file)
+
+
+@config
 class DatasetCard:
-    """One dataset. `signals` and `recordings` are read by the reader named in `reader`."""
+    """One dataset: identity, files, series, cuts, tasks.
+
+    `root` is a folder under NEUROFM_DATA. `pattern` is the file or files of one recording under the root, such
+    as ``sub-{subject}.edf`` or ``{id}/*.gz``; recordings that are not listed are found by it. Recordings with
+    the same `session` share their channels: same units, same cap, same parcels.
+    `expected` holds numbers that the files must show when they are read: n_recordings, n_subjects, duration_s
+    (of all together) and n_channels.<signal>.
+    """
 
     name: str
     title: str
@@ -50,10 +144,14 @@ class DatasetCard:
     source: str
     reader: str
     root: str = ""
+    pattern: str = ""
+    session: str = "{id}"
     redistribute: bool = False
     citation: str = ""
-    signals: dict[str, Any]
-    recordings: tuple[Any, ...] = ()
+    notes: str = ""
+    signals: dict[str, SignalSpec]
+    recordings: tuple[RecordingSpec, ...] = ()
+    subjects: SubjectTable | None = None
     grid_hz: float
     window_s: float
     stride_s: float
@@ -61,6 +159,145 @@ class DatasetCard:
     tasks: tuple[TaskSpec, ...] = ()
     expected: dict[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in (self.name, *self.signals, *(t.name for t in self.tasks)):
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name for a dataset, signal or task; use a-z, 0-9 and _.")
+        for what in ("grid_hz", "window_s", "stride_s"):
+            if not getattr(self, what) > 0:
+                raise ValueError(f"{what} is {getattr(self, what)}; it must be positive.")
+        for task in self.tasks:
+            if unknown := sorted({task.target, *task.inputs} - set(self.signals)):
+                raise ValueError(f"task {task.name!r} names {', '.join(unknown)}; the signals are {', '.join(self.signals)}.")
+        _check_inside("pattern", self.pattern)
+        if ".." in PurePosixPath(self.root).parts:
+            raise ValueError(f"root is {self.root!r}; it must not climb out with '..'.")
+
     @property
     def modalities(self) -> tuple[str, ...]:
-        return tuple(m for m in MODALITIES if any(s["modality"] == m for s in self.signals.values()))
+        return tuple(m for m in MODALITIES if any(s.modality == m for s in self.signals.values()))
+
+
+def _check_inside(what: str, pattern: str) -> None:
+    path = PurePosixPath(pattern)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{what} is {pattern!r}; it must stay inside the card's root, without '..'.")
+
+
+# ---------------------------------------------------------------- the cards there are
+def read_card(path: Path) -> DatasetCard:
+    """One card file. Raises ValueError naming file and field.
+
+    A user's card without `root`, or with a relative one that is not under NEUROFM_DATA, starts from its own folder.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+        if not isinstance(values, dict):
+            raise ValueError("it holds no fields; write 'name: ...', 'title: ...' and so on.")
+        card = from_dict(DatasetCard, values, "card")
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    root = data_root(card)
+    if path.parent == _PACKAGE_CARDS or (card.root and root and root.is_dir()):
+        return card
+    return replace(card, root=str(path.parent.absolute() / card.root))
+
+
+def datasets() -> Registry[DatasetCard]:
+    """Every card: the package's, then those of the folder NEUROFM_CARDS."""
+    return _datasets(os.environ.get("NEUROFM_CARDS", ""), os.environ.get("NEUROFM_DATA", ""))
+
+
+@functools.cache
+def _datasets(folder: str, _data: str) -> Registry[DatasetCard]:
+    paths = sorted(_PACKAGE_CARDS.glob("*.yaml"))
+    if folder and not Path(folder).is_dir():
+        raise ValueError(f"NEUROFM_CARDS is {folder!r}, which is no folder; point it at a folder of cards or unset it.")
+    registry: Registry[DatasetCard] = Registry("dataset")
+    for path in paths + (sorted(Path(folder).glob("*.y*ml")) if folder else []):
+        card = read_card(path)
+        if card.name in registry:
+            raise ValueError(f"{path}: name {card.name!r} is taken by another card; choose another name.")
+        registry.add(card.name, card)
+    return registry
+
+
+# ---------------------------------------------------------------- their files
+def data_root(card: DatasetCard) -> Path | None:
+    """Folder that the card's patterns start from: `root` under NEUROFM_DATA, or `root` itself when absolute.
+    None when NEUROFM_DATA is needed and unset."""
+    data = os.environ.get("NEUROFM_DATA")
+    if Path(card.root).is_absolute():
+        return Path(card.root)
+    return Path(data) / card.root if data else None
+
+
+def find_recordings(card: DatasetCard) -> tuple[RecordingSpec, ...]:
+    """The recordings listed in the card, or those whose files match its pattern, sorted by id."""
+    root, expression = data_root(card), _as_expression(card.pattern)
+    if card.recordings or not card.pattern or root is None:
+        return card.recordings
+    matches = (expression.fullmatch(p.relative_to(root).as_posix()) for p in root.glob(_PLACEHOLDER.sub("*", card.pattern)))
+    found = {tuple(m.groupdict().items()): m.groupdict() for m in matches if m}
+    specs = [RecordingSpec(id=values.pop("id", None) or "_".join(values.values()), values=values) for values in found.values()]
+    return tuple(sorted((_with_subject(s) for s in specs), key=lambda s: s.id))
+
+
+def _with_subject(spec: RecordingSpec) -> RecordingSpec:
+    return replace(spec, subject=Subject(spec.values["subject"])) if "subject" in spec.values else spec
+
+
+def _as_expression(pattern: str) -> re.Pattern[str]:
+    """``{id}`` captures, a repeated ``{id}`` must agree, ``*`` matches within one name."""
+    seen: set[str] = set()
+    expression = ""
+    for piece in re.split(r"(\{\w+\}|\*)", pattern):
+        if match := _PLACEHOLDER.fullmatch(piece):
+            name = match[1]
+            expression += f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+)"
+            seen.add(name)
+        else:
+            expression += "[^/]*" if piece == "*" else re.escape(piece)
+    return re.compile(expression)
+
+
+def fill(template: str, spec: RecordingSpec) -> str:
+    """`template` with its ``{names}`` replaced by those of one recording."""
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in spec.names:
+            raise ValueError(
+                f"{template!r} names {{{match[1]}}}, which recording {spec.id!r} does not have; it has {', '.join(spec.names)}."
+            )
+        return spec.names[match[1]]
+
+    return _PLACEHOLDER.sub(value, template)
+
+
+def recording_files(card: DatasetCard, spec: RecordingSpec, pattern: str) -> list[Path]:
+    """Files of one recording that match `pattern`, sorted. Raises ValueError when there are none."""
+    root = data_root(card)
+    if root is None:
+        raise ValueError(f"{card.name}/{spec.id}: NEUROFM_DATA is unset; point it at the folder that holds {card.root}.")
+    if not (files := sorted(root.glob(fill(pattern, spec)))):
+        raise ValueError(f"{card.name}/{spec.id}: no file matches {root / fill(pattern, spec)}; get it from {card.source}.")
+    return files
+
+
+def raw_files(card: DatasetCard) -> list[Path]:
+    """Every raw file of the card that is here, sorted; [] when none is."""
+    root, specs = data_root(card), find_recordings(card)
+    patterns = {fill(p, spec) for s in card.signals.values() if (p := s.file or card.pattern) for spec in specs}
+    found = {file for pattern in patterns for file in root.glob(pattern)} if root else set()
+    shared = [root / f for f in ([card.subjects.file] if card.subjects else []) + atlases(card)] if root else []
+    return sorted(found.union(f for f in shared if f.exists())) if found else []
+
+
+def atlases(card: DatasetCard) -> list[str]:
+    """Atlas files that the card's signals take positions from, under its root."""
+    return sorted({s.positions for s in card.signals.values() if s.positions.endswith((".nii", ".nii.gz"))})
+
+
+def is_here(card: DatasetCard) -> bool:
+    """Whether the card can be read: its files are here, or it needs none."""
+    return not (card.pattern or any(s.file for s in card.signals.values())) or bool(raw_files(card))
