@@ -1,0 +1,34 @@
+"""AdamW with weight decay where it belongs, and its state as named tensors.
+
+The state is keyed by parameter name, not by position, so a file of it can be read and checked.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from neurofm_ml.presets import TrainConfig
+
+
+def adamw(model: nn.Module, cfg: TrainConfig) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters; norms, biases and embeddings are not decayed."""
+    embedded = {id(p) for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for p in m.parameters(recurse=False)}
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trainable if p.ndim > 1 and id(p) not in embedded]
+    others = [p for p in trainable if p.ndim <= 1 or id(p) in embedded]
+    groups = [{"params": decayed, "weight_decay": cfg.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=cfg.lr, fused=True)
+
+
+def pack_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """State of every parameter that has been updated, as ``{"<parameter>|<quantity>": tensor}``."""
+    return {f"{name}|{key}": value for name, p in model.named_parameters() for key, value in optimizer.state.get(p, {}).items()}
+
+
+def unpack_state(optimizer: torch.optim.Optimizer, model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put what `pack_state` gave back in place, on the device of each parameter."""
+    parameters = dict(model.named_parameters())
+    for entry, value in state.items():
+        name, key = entry.rsplit("|", 1)
+        optimizer.state[parameters[name]][key] = value.to(parameters[name].device)
