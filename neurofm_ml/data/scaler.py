@@ -1,0 +1,147 @@
+"""Scalers: mean and deviation of every channel over the training windows, and nothing else.
+
+The windows are read one after the other; samples that two windows share count once. Spike counts
+are square-rooted first, which makes the deviation of a Poisson count about one half at any rate.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from neurofm_ml.data.recordings import load_card
+from neurofm_ml.data.shards import Reader, decode_npy, read_index
+from neurofm_ml.presets import ScalerConfig
+from neurofm_ml.types import Array, Check, Report
+
+Key = tuple[str, str, str]
+#: A deviation below this share of the mean is the rounding of a constant.
+CONSTANT = 1e-7
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """(dataset, session, signal) -> mean (C,), std (C,) float32, in the order of the session's channels."""
+
+    table: Mapping[Key, tuple[Array, Array]]
+
+    def __call__(self, dataset: str, session: str, signal: str) -> tuple[Array, Array]:
+        key = (dataset, session, signal)
+        if key not in self.table:
+            raise ValueError(
+                f"no scaler for signal {signal!r} of session {session!r} of {dataset!r}: it was not fitted, or the session has no "
+                "training window; run fit_scaler for its modality with this dataset's shards."
+            )
+        return self.table[key]
+
+
+def load_scaler(artifacts: Iterable[Path]) -> Scaler:
+    """One lookup over the scaler artifacts of several modalities."""
+    table: dict[Key, tuple[Array, Array]] = {}
+    for artifact in artifacts:
+        rows = pd.read_parquet(artifact / "scaler.parquet")
+        for (dataset, session, signal), own in rows.groupby(["dataset", "session", "signal"], sort=False):
+            table[str(dataset), str(session), str(signal)] = (own["mean"].to_numpy(np.float32), own["std"].to_numpy(np.float32))
+    return Scaler(table)
+
+
+def fit(cfg: ScalerConfig, shards: list[Path], out: Path) -> Report:
+    """Job `fit_scaler`: shards of every dataset -> `scaler.parquet` for the signals of one modality."""
+    rows: list[dict[str, Any]] = []
+    for artifact in shards:
+        dataset, channels = load_card(artifact).name, json.loads((artifact / "channels.json").read_text())
+        for (session, signal), moments in _moments(artifact, channels, cfg.modality).items():
+            names = channels[session][signal]["ch_names"]
+            rows += [{"dataset": dataset, "session": session, "signal": signal, **row} for row in moments.rows(names)]
+    if not rows:
+        raise ValueError(
+            f"no training window of {', '.join(map(str, shards))} holds {cfg.modality!r}; choose a modality of these datasets."
+        )
+    table = pd.DataFrame(rows)
+    table.to_parquet(out / "scaler.parquet", index=False)
+    return _report(table)
+
+
+def _report(table: pd.DataFrame) -> Report:
+    constant, unseen = int(table.constant.sum()), int((table.n == 0).sum())
+    bad = int((~np.isfinite(table[["mean", "std"]])).any(axis=1).sum())
+    metrics = {
+        "datasets": table.dataset.nunique(),
+        "channels": len(table),
+        "constant_channels": constant,
+        "channels_without_a_value": unseen,
+    }
+    return Report(metrics, (Check("scaler_is_finite", not bad, numbers={"not_finite": bad}, threshold="0"),), {"scaler": "scaler.parquet"})
+
+
+def _moments(artifact: Path, channels: Mapping[str, Any], modality: str) -> "dict[tuple[str, str], Moments]":
+    """(session, signal) -> moments over the training windows of one artifact."""
+    wanted = {name for signals in channels.values() for name, about in signals.items() if about["modality"] == modality}
+    found: dict[tuple[str, str], Moments] = {}
+    for session, signal, values in _training_samples(artifact, wanted):
+        moments = found.setdefault((session, signal), Moments(values.shape[1]))
+        moments.add(np.sqrt(values) if modality == "spikes" else values)
+    return found
+
+
+def _training_samples(artifact: Path, wanted: Iterable[str]) -> Iterator[tuple[str, str, Array]]:
+    """(session, signal, values (T, C) float64): every training sample once, window by window."""
+    index = read_index(artifact)
+    reader, row_of = Reader(index), {key: row for row, key in enumerate(index.keys.to_pylist())}
+    table = pd.read_parquet(artifact / "windows.parquet")
+    for _, windows in table[table.split == "train"].sort_values("start").groupby("recording", sort=False):
+        seen: dict[str, float] = {}
+        for window in windows.itertuples():
+            row = row_of[window.key]
+            signals = json.loads(_member(reader, row, "json").tobytes())["signals"]
+            for name in sorted(set(wanted) & set(signals)):
+                t0, sfreq = signals[name]["t0"], signals[name]["sfreq"]
+                values = decode_npy(_member(reader, row, name))
+                new = values[max(0, round((seen.get(name, t0) - t0) * sfreq)) :]
+                seen[name] = max(seen.get(name, t0), t0 + len(values) / sfreq)
+                yield str(window.session), name, new.astype(np.float64)
+
+
+def _member(reader: Reader, row: int, field: str) -> Array:
+    """(n,) uint8: the checked bytes of one member."""
+    column = reader.index.fields.index(field)
+    payload = np.empty(reader.index.size[row, column], np.uint8)
+    reader.read_into(row, column, [payload])
+    return payload
+
+
+class Moments:
+    """Running count, mean and sum of squared deviations per channel, NaN left out.
+
+    Chunks are merged by the formula of Chan, Golub & LeVeque 1979: no difference of large sums.
+    """
+
+    def __init__(self, n_chans: int) -> None:
+        self.n = np.zeros(n_chans)
+        self.mean = np.zeros(n_chans)
+        self.m2 = np.zeros(n_chans)
+
+    def add(self, values: Array) -> None:
+        """values (T, C) float64."""
+        finite = np.isfinite(values)
+        n = finite.sum(0)
+        safe = np.maximum(n, 1)
+        mean = np.where(finite, values, 0.0).sum(0) / safe
+        m2 = (np.where(finite, values - mean, 0.0) ** 2).sum(0)
+        total = np.maximum(self.n + n, 1)
+        delta = mean - self.mean
+        self.m2 += np.where(n > 0, m2 + delta**2 * self.n * n / total, 0.0)
+        self.mean += np.where(n > 0, delta * n / total, 0.0)
+        self.n += n
+
+    def rows(self, ch_names: Iterable[str]) -> list[dict[str, Any]]:
+        """One row per channel: mean, std (1 where constant or never seen), n."""
+        std = np.sqrt(self.m2 / np.maximum(self.n, 1))
+        constant = std <= CONSTANT * np.abs(self.mean)
+        std[constant] = 1.0
+        columns = zip(ch_names, self.mean, std, self.n.astype(int), constant, strict=True)
+        return [{"channel": c, "mean": m, "std": s, "n": n, "constant": k} for c, m, s, n, k in columns]
