@@ -273,26 +273,26 @@ class Recording:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Foci:
-    """Activation peaks of published studies: xyz (n, 3) millimetres in `space`, one row per peak.
+    """Activation peaks of published studies: xyz (n, 3) millimetres as published, one row per peak.
 
-    study, contrast and direction (n,) name what each peak belongs to; direction is "activation",
-    "deactivation" or "unknown".
+    study, contrast, direction and space (n,) say what each peak belongs to; direction is "activation",
+    "deactivation" or "unknown", space "MNI", "TAL" (Talairach), "OTHER" or "UNKNOWN".
     """
 
     xyz: Array
     study: Array
     contrast: Array
     direction: Array
-    space: str
+    space: Array
     source: str
 
     def __post_init__(self) -> None:
         _need(self.xyz.ndim == 2 and self.xyz.shape[1] == 3, f"xyz needs shape (n, 3), got {self.xyz.shape}.")
-        for name in ("study", "contrast", "direction"):
+        for name in ("study", "contrast", "direction", "space"):
             _need(len(getattr(self, name)) == len(self.xyz), f"{name} has {len(getattr(self, name))} entries for {len(self.xyz)} peaks.")
 
     def __repr__(self) -> str:
-        return f"Foci({self.source}, {len(np.unique(self.study))} studies, {len(self.xyz)} peaks, {self.space})"
+        return f"Foci({self.source}, {len(np.unique(self.study))} studies, {len(self.xyz)} peaks, {'/'.join(np.unique(self.space))})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -315,9 +315,11 @@ class Table:
 class StreamBatch:
     """One signal of a batch of windows.
 
-    values (B, T, C) float; mask (B, T) True = valid; times (B, T) seconds from the window's start;
+    values (B, T, C) z-scored by the training windows (spike counts: the z-scored square root), 0
+    where there is nothing; mask (B, T) True = valid; times (B, T) seconds from the window's start;
     t0 (B,), dt (B,) seconds; ids (B, C) rows of the vocabulary, 0 for unknown and padding;
-    channel_mask (B, C) True = a real channel; positions (B, C, 3) or None.
+    channel_mask (B, C) True = a real channel; positions (B, C, 3) or None; counts (B, T, C) as
+    measured, for spikes.
     """
 
     modality: str
@@ -329,6 +331,7 @@ class StreamBatch:
     ids: torch.Tensor
     channel_mask: torch.Tensor
     positions: torch.Tensor | None = None
+    counts: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> StreamBatch:
         return _move(self, device)
@@ -336,18 +339,23 @@ class StreamBatch:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Windows with any subset of signals. `session` (B,) and `task` are vocabulary rows and names.
+    """Windows with any subset of signals.
 
-    targets: task name -> (B, T, K) values on the grid of `target_mask[task]` (B, T).
-    rows: (B,) global row of each window in the shard index, for audits of the reading order.
+    times (B, L) seconds, dt (B,) seconds and mask (B, L): the grid the latents live on, bin k
+    covering times[k] +- dt / 2; session (B,) vocabulary
+    rows; rows (B,) of the shard index, for audits of the reading order; starts (B,) seconds of the
+    recording at which each window starts; targets: task name -> (B, L, K) z-scored, NaN where unknown.
     """
 
     streams: Mapping[str, StreamBatch]
+    times: torch.Tensor
+    dt: torch.Tensor
+    mask: torch.Tensor
     session: torch.Tensor
     rows: torch.Tensor
+    starts: torch.Tensor
     keys: tuple[str, ...] = ()
     targets: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    target_mask: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> Batch:
         return _move(self, device)
@@ -365,6 +373,10 @@ class TokenizedSequence:
     dt: torch.Tensor
     modality: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def shifted(self, embedding: torch.Tensor) -> TokenizedSequence:
+        """The same tokens with an embedding (D,) added to each valid one."""
+        return dataclasses.replace(self, tokens=self.tokens + embedding * self.mask[..., None])
 
 
 @dataclass(frozen=True, eq=False)
@@ -415,3 +427,7 @@ class Report:
     metrics: Mapping[str, float | int | str] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
     shown: Mapping[str, str] = field(default_factory=dict)
+
+
+class Preempted(Exception):  # noqa: N818 (a request, not an error)
+    """Raised by a job that was asked to stop and can be resumed from its working folder."""
