@@ -1,0 +1,5 @@
+"""Data: readers, recordings on disk, quality, windows, splits, shards, the loader, the simulation with known truth."""
+
+from neurofm_ml.data.readers import read
+
+__all__ = ["read"]

@@ -61,7 +61,7 @@ class SignalSpec:
     transpose    the array lies (n_chans, n_times)
     missing      numbers that mean "no value" and become NaN
     scale        factor that brings the numbers to `unit`
-    sfreq        Hz; without it the series is irregular and needs `time`
+    sfreq        Hz; without it the series lies on its time stamps, regular or not
     time         variable with the time of each row, times `time_scale` in seconds; with `sfreq` it is only checked against it
     t0           seconds, where the first sample lies (default: the first entry of `time`, or 0)
     unit_index   variable that names the unit of each spike; `variable` then holds spike times, times `time_scale` in seconds

@@ -1,0 +1,107 @@
+"""What the readers share: who was recorded, series from time stamps, errors that name the file."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from neurofm_ml.data.readers.subjects import subject_of
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, fill, find_recordings
+from neurofm_ml.types import Array, Intervals, Recording, Samples, Series, Signal
+
+#: A reader gives the recordings of a card, one at a time.
+Reader = Callable[[DatasetCard], Iterable[Recording]]
+
+#: Times are seconds from the start of the session; three years is beyond any session.
+_LATEST_S = 1e8
+#: A clock is regular when no time stamp is further from it than this share of a step.
+_JITTER = 0.1
+
+
+def each(read_one: Callable[[DatasetCard, RecordingSpec], Recording]) -> Reader:
+    """Reader of a card from a function that reads one of its recordings."""
+
+    def read(card: DatasetCard) -> Iterator[Recording]:
+        return (read_one(card, spec) for spec in find_recordings(card))
+
+    return read
+
+
+@contextmanager
+def naming(what: object) -> Iterator[None]:
+    """A ValueError raised inside begins with `what`: the file and the field at fault."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
+
+
+def build(
+    card: DatasetCard,
+    spec: RecordingSpec,
+    signals: Mapping[str, Series],
+    intervals: Mapping[str, Intervals] | None = None,
+    notes: tuple[str, ...] = (),
+) -> Recording:
+    """Recording `spec` of `card` with these series."""
+    return Recording(
+        id=spec.id,
+        dataset=card.name,
+        subject=subject_of(card, spec),
+        session=fill(card.session, spec),
+        species=card.species,
+        licence=card.licence,
+        signals=signals,
+        intervals=intervals or {},
+        history=(f"read ({card.reader})", *notes),
+    )
+
+
+def adopt(found: Recording, card: DatasetCard, spec: RecordingSpec, path: Path) -> Recording:
+    """A recording from a file that describes itself, with the identity and the signals that its card names.
+
+    Raises ValueError for a signal that the file does not hold.
+    """
+    signals: dict[str, Series] = {}
+    for name, signal in card.signals.items():
+        source = str(signal.variable or name)
+        if source not in found.signals:
+            raise ValueError(f"{path}: signal {name!r} looks for {source!r}, which is not there; there is {', '.join(found.signals)}.")
+        signals[name] = replace(found.signals[source], modality=signal.modality)
+    adopted = build(card, spec, signals, found.intervals, found.history[1:])
+    return adopted if spec.subject or card.subjects else replace(adopted, subject=found.subject)
+
+
+def check_times(times: Array) -> Array:
+    """`times` (n,) as float64 seconds. Raises ValueError where they cannot be seconds from a session's start."""
+    times = np.asarray(times, dtype=np.float64)
+    if (bad := np.flatnonzero(~(np.abs(times) < _LATEST_S))).size:
+        raise ValueError(
+            f"entry {bad[0]} is {times[bad[0]]:g} s, which is no time since the session began; repair that entry or write times "
+            "relative to the session's start."
+        )
+    return times
+
+
+def series_from_times(times: Array, values: Array, modality: str, ch_names: tuple[str, ...], unit: str) -> Signal | Samples:
+    """A Signal where the time stamps (n,) tick regularly, Samples where they do not. values (n, n_chans)."""
+    times = check_times(times)
+    if len(times) != len(values):
+        raise ValueError(f"{len(times)} time stamps for {len(values)} rows; they must agree.")
+    if len(times) > 1 and times[-1] > times[0]:
+        sfreq = (len(times) - 1) / (times[-1] - times[0])
+        if np.abs(times - times[0] - np.arange(len(times)) / sfreq).max() * sfreq < _JITTER:
+            return Signal(values, float(f"{sfreq:.9g}"), modality, float(times[0]), ch_names, unit=unit)
+    return Samples(times, values, modality, ch_names, unit)
+
+
+def as_columns(values: Array) -> Array:
+    """(n_times,) or (n_times, n_chans) -> (n_times, n_chans) float32. Raises ValueError for anything else."""
+    values = np.asarray(values)
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"it holds {values.dtype}, not real numbers.")
+    if values.ndim not in (1, 2):
+        raise ValueError(f"its shape is {values.shape}; a series needs (n_times,) or (n_times, n_chans).")
+    return values.reshape(len(values), -1).astype(np.float32)

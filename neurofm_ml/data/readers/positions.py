@@ -1,0 +1,48 @@
+"""Where channels are: electrodes of a named montage (metres), parcels of a label atlas (MNI millimetres)."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neurofm_ml.knowledge.cards import DatasetCard, SignalSpec, data_root
+from neurofm_ml.types import Array
+
+
+def positions_of(card: DatasetCard, signal: SignalSpec, ch_names: tuple[str, ...]) -> Array | None:
+    """(n_chans, 3), or None where the card names neither montage nor atlas."""
+    if not signal.positions:
+        return None
+    if signal.positions.endswith((".nii", ".nii.gz")):
+        places = _centroids((data_root(card) or Path()) / signal.positions)
+    else:
+        places = _montage(signal.positions)
+    if unknown := [name for name in ch_names if name.casefold() not in places]:
+        raise ValueError(f"{signal.positions} knows no channel {', '.join(unknown)}; correct ch_names or leave `positions` out.")
+    return np.array([places[name.casefold()] for name in ch_names])
+
+
+@functools.lru_cache(maxsize=4)
+def _montage(name: str) -> Mapping[str, Array]:
+    """Position of every electrode of an MNE montage by its name in lower case."""
+    import mne
+
+    return {k.casefold(): v for k, v in mne.channels.make_standard_montage(name).get_positions()["ch_pos"].items()}
+
+
+@functools.lru_cache(maxsize=4)
+def _centroids(path: Path) -> Mapping[str, Array]:
+    """Centre of mass of every label of an atlas, by the label as text."""
+    import nibabel
+
+    if not path.exists():
+        raise ValueError(f"{path} is not there; the card takes positions from it.")
+    image: Any = nibabel.load(path)
+    labels = np.asarray(image.dataobj).round().astype(np.int64)
+    voxels = np.argwhere(labels)
+    _, owner, counts = np.unique(labels[tuple(voxels.T)], return_inverse=True, return_counts=True)
+    centres = np.stack([np.bincount(owner, weights=voxels[:, axis]) / counts for axis in range(3)], axis=1)
+    mm = nibabel.affines.apply_affine(image.affine, centres)
+    return {str(label): xyz for label, xyz in zip(np.unique(labels[labels != 0]), mm, strict=True)}

@@ -1,0 +1,51 @@
+"""Who was recorded: the card's own words joined with its table of subjects (phenotype, participants.tsv)."""
+
+import csv
+import functools
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, SubjectTable, data_root, fill
+from neurofm_ml.types import Subject
+
+
+def subject_of(card: DatasetCard, spec: RecordingSpec) -> Subject:
+    """The subject of one recording; fields that the table leaves blank are None."""
+    subject = spec.subject or Subject(spec.names["subject"])
+    table, root = card.subjects, data_root(card)
+    if table is None or root is None:
+        return subject
+    path = root / table.file
+    key = fill(table.match, spec).lstrip("0")
+    rows = _rows(path, table.key)
+    if key not in rows:
+        raise ValueError(f"{path}: column {table.key!r} has no row {key!r} for recording {spec.id!r}; add it or correct `match`.")
+    return replace(subject, **{field: _cell(table, field, rows[key], path) for field in table.fields})
+
+
+@functools.lru_cache(maxsize=4)
+def _rows(path: Path, key: str) -> Mapping[str, Mapping[str, str]]:
+    """Rows of a table by the text in column `key`, without its leading zeros."""
+    if not path.exists():
+        raise ValueError(f"{path} is not there; the card names it as its table of subjects.")
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+        if key not in (reader.fieldnames or ()):
+            raise ValueError(f"{path} has no column {key!r}; it has {', '.join(reader.fieldnames or ())}.")
+        return {row[key].lstrip("0"): row for row in reader}
+
+
+def _cell(table: SubjectTable, field: str, row: Mapping[str, str], path: Path) -> Any:
+    column = table.fields[field]
+    if column not in row:
+        raise ValueError(f"{path} has no column {column!r}; it has {', '.join(row)}.")
+    text = row[column].strip()
+    if text in table.missing:
+        return None
+    if field in table.codes:
+        if text not in table.codes[field]:
+            raise ValueError(f"{path}: column {column!r} holds {text!r}; the card knows {', '.join(table.codes[field])}.")
+        return table.codes[field][text]
+    return float(text) if field == "age" else text

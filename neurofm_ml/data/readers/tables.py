@@ -1,0 +1,92 @@
+"""Numbers in text: csv, tsv and blank-separated columns, with or without a header, plain or gzipped."""
+
+import csv
+import gzip
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from neurofm_ml.types import Array
+
+#: Cells that mean "no value".
+MISSING = frozenset({"", "NA", "N/A", "n/a", "NaN", "nan", "null"})
+
+
+class TextTable(NamedTuple):
+    """Cells of a text file. `header` names the columns ("0", "1", ... where the file does not);
+    `lines` (n_rows,) are line numbers from 1."""
+
+    path: Path
+    header: tuple[str, ...]
+    named: bool
+    lines: list[int]
+    rows: list[list[str]]
+
+    def numbers(self, columns: Sequence[str]) -> Array:
+        """(n_rows, n_columns) float64; missing cells are NaN. Raises ValueError naming line and column."""
+        wanted = [self.header.index(name) for name in columns]
+        try:
+            flat = np.fromiter((_number(row[i]) for row in self.rows for i in wanted), np.float64, len(self.rows) * len(wanted))
+        except ValueError:
+            raise ValueError(f"{self.path}, {self._first_word(wanted)} is no number; correct it or name other columns.") from None
+        return flat.reshape(len(self.rows), len(wanted))
+
+    def _first_word(self, wanted: list[int]) -> str:
+        k, i = next((k, i) for k, row in enumerate(self.rows) for i in wanted if not _is_number(row[i]))
+        return f"line {self.lines[k]}, column {self.header[i]!r}: {self.rows[k][i]!r}"
+
+
+def read_table(path: Path) -> TextTable:
+    """Split a text file into cells. Raises ValueError naming the line whose number of columns differs."""
+    numbered = _lines(path)
+    comments = [text for _, text in numbered if text.startswith("#")]
+    body = [(number, text) for number, text in numbered if not text.startswith("#")]
+    if not body:
+        raise ValueError(f"{path} holds no numbers; it is empty or all comments.")
+    separator = next((s for s in (",", ";", "\t") if s in body[0][1]), None)
+    lines, rows = [number for number, _ in body], _split([text for _, text in body], separator)
+    for number, row in zip(lines, rows, strict=True):
+        if len(row) != len(rows[0]):
+            raise ValueError(
+                f"{path}, line {number} has {len(row)} columns where the first has {len(rows[0])}; correct or delete that line."
+            )
+    if not all(map(_is_number, rows[0])):
+        return TextTable(path, tuple(rows[0]), True, lines[1:], rows[1:])
+    header = _commented_header(comments, separator, len(rows[0]))
+    return TextTable(path, header or tuple(map(str, range(len(rows[0])))), bool(header), lines, rows)
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """(line number from 1, text) of the lines that are not blank."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8-sig") as file:
+            return [(k, text.rstrip("\r\n")) for k, text in enumerate(file, 1) if text.strip()]
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} is no text that can be read ({error}); get the file again or give it its format's extension.") from None
+
+
+def _split(texts: Sequence[str], separator: str | None) -> list[list[str]]:
+    if separator is None:
+        return [text.split() for text in texts]
+    return [[cell.strip() for cell in row] for row in csv.reader(texts, delimiter=separator)]
+
+
+def _commented_header(comments: Sequence[str], separator: str | None, width: int) -> tuple[str, ...]:
+    """The last comment, where it has as many words as there are columns (``#1 #2 #3`` of AFNI's .1D)."""
+    words = tuple(w.lstrip("#").strip() for w in _split(comments[-1:], separator)[0]) if comments else ()
+    return words if len(words) == width and all(words) else ()
+
+
+def _number(cell: str) -> float:
+    return np.nan if cell in MISSING else float(cell)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        _number(cell)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,120 @@
+"""Named arrays in files: MATLAB (v5, v7.3), HDF5, npz and npy without pickle, columns of text."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from neurofm_ml.data.readers.tables import read_table
+from neurofm_ml.types import Array
+
+_NO_PICKLE = "pickled objects are refused because they can run code: save plain numbers with np.save."
+
+
+def load_variables(path: Path, names: Sequence[str]) -> tuple[list[Array], tuple[str, ...]]:
+    """Arrays of the named variables ("" is the only one of a file), and the headers of a table's columns.
+
+    Raises ValueError naming the variables that are there.
+    """
+    kind = _kind(path)
+    if kind == "text":
+        return _from_text(path, names)
+    loaders = {"matlab": _from_matlab, "hdf5": _from_hdf5, "npz": _from_npz, "npy": _from_npy}
+    return loaders[kind](path, names), ()
+
+
+def _kind(path: Path) -> str:
+    """Format of an array file by its first bytes; MATLAB's v7.3 is HDF5 with a MATLAB header before it."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    if path.suffix == ".mat":
+        return "matlab"
+    if head.startswith(b"\x89HDF"):
+        return "hdf5"
+    if head.startswith(b"PK"):
+        return "npz"
+    if head.startswith(b"\x93NUMPY") or path.suffix == ".npy":
+        return "npy"
+    if path.suffix in (".h5", ".hdf5", ".npz"):
+        raise ValueError(f"{path} does not begin like a {path.suffix} file; it is damaged or another format, get it again.")
+    return "text"
+
+
+def _pick(path: Path, name: str, present: Sequence[str]) -> str:
+    """`name`, or the only variable there is when `name` is empty."""
+    if not name and len(present) == 1:
+        return present[0]
+    if name not in present:
+        raise ValueError(
+            f"{path} has no variable {name!r}; it holds {', '.join(sorted(present)) or 'none'}. Name one of them in `variable`."
+        )
+    return name
+
+
+def _from_matlab(path: Path, names: Sequence[str]) -> list[Array]:
+    """Fields of structs are reached by ``struct/field``. Vectors come as (n,)."""
+    from pymatreader import read_mat, whosmat
+
+    try:
+        present = [name for name, _, _ in whosmat(path)]
+        roots = [_pick(path, name.split("/")[0], present) for name in names]
+        loaded = read_mat(path, variable_names=list(dict.fromkeys(roots)))
+    except (OSError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is no MATLAB file that can be read ({error}); get it again.") from None
+    return [_field(path, loaded[root], name.split("/")[1:]) for root, name in zip(roots, names, strict=True)]
+
+
+def _field(path: Path, value: object, steps: Sequence[str]) -> Array:
+    for step in steps:
+        present = list(value) if isinstance(value, dict) else []
+        value = value[_pick(path, step, present)] if isinstance(value, dict) else _pick(path, step, present)
+    return np.asarray(value)
+
+
+def _from_hdf5(path: Path, names: Sequence[str]) -> list[Array]:
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            present: list[str] = []
+            file.visititems(lambda name, item: present.append(name) if isinstance(item, h5py.Dataset) else None)
+            return [np.asarray(file[_pick(path, name, present)][()]) for name in names]
+    except OSError as error:
+        raise ValueError(f"{path} is damaged or cut short ({error}); get it again.") from None
+
+
+def _from_npz(path: Path, names: Sequence[str]) -> list[Array]:
+    from zipfile import BadZipFile
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            picked = [_pick(path, name, file.files) for name in names]
+            return [_unpickled(path, name, file) for name in picked]
+    except (BadZipFile, EOFError) as error:
+        raise ValueError(f"{path} is damaged or cut short ({error}); get it again.") from None
+
+
+def _unpickled(path: Path, name: str, file: "np.lib.npyio.NpzFile") -> Array:
+    try:
+        return file[name]
+    except ValueError as error:
+        raise ValueError(f"{path}, variable {name!r} cannot be read ({error}); {_NO_PICKLE}") from None
+
+
+def _from_npy(path: Path, names: Sequence[str]) -> list[Array]:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); {_NO_PICKLE}") from None
+    if any(names):
+        raise ValueError(f"{path} holds one array without a name; leave `variable` and `time` out.")
+    return [array]
+
+
+def _from_text(path: Path, names: Sequence[str]) -> tuple[list[Array], tuple[str, ...]]:
+    """Named columns as (n,), or for "" the whole table (all columns but those named as time)."""
+    table = read_table(path)
+    named = [_pick(path, name, table.header) for name in names if name]
+    rest = [column for column in table.header if column not in named]
+    arrays = [table.numbers([name])[:, 0] if name else table.numbers(rest) for name in names]
+    return arrays, tuple(rest) if table.named else ()
