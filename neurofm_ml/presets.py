@@ -4,6 +4,7 @@ The partition of an artifact says what it *is* (dataset, size, seed); these conf
 is *tuned*. Importing this module needs neither torch nor dagster.
 """
 
+from dataclasses import field
 from typing import Literal
 
 from neurofm_ml.config import config
@@ -83,9 +84,10 @@ class ShardsConfig:
 
 @config
 class ScalerConfig:
-    """Mean and deviation per channel of one modality, over training windows only."""
+    """Mean and deviation per channel of one modality, over the training windows of `datasets` (None: of all that are here)."""
 
     modality: str
+    datasets: tuple[str, ...] | None = None
 
 
 @config
@@ -98,7 +100,11 @@ class FociConfig:
 # ---------------------------------------------------------------- models
 @config
 class NeuroFMxConfig:
-    """Shape of the multimodal model: widths, depths, and whether the backbone sees the future."""
+    """Shape of the multimodal model: widths, depths, and whether the backbone sees the future.
+
+    `context` tokens of each modality feed one latent; the "gru" backbone is the ablation and the
+    baseline of equal budget.
+    """
 
     d_model: int = 64
     n_layers: int = 2
@@ -108,7 +114,9 @@ class NeuroFMxConfig:
     expand: int = 1
     context: int = 4
     bidirectional: bool = True
+    prenorm: bool = False
     dropout: float = 0.5
+    backbone: Literal["ssm", "gru"] = "ssm"
 
     def __post_init__(self) -> None:
         _positive(self, "d_model", "n_layers", "n_heads", "d_state", "d_conv", "expand", "context")
@@ -121,16 +129,20 @@ def neurofmx(size: str) -> NeuroFMxConfig:
     """tiny < 1M, small ~ 20M, medium ~ 150M, large ~ 500M parameters in the backbone and heads."""
     return {
         "tiny": NeuroFMxConfig(),
-        "small": NeuroFMxConfig(d_model=512, n_layers=10, n_heads=8, d_state=64, d_conv=4, expand=2, dropout=0.1),
-        "medium": NeuroFMxConfig(d_model=1024, n_layers=20, n_heads=16, d_state=128, d_conv=4, expand=2, dropout=0.1),
-        "large": NeuroFMxConfig(d_model=1536, n_layers=30, n_heads=24, d_state=128, d_conv=4, expand=2, dropout=0.1),
+        "small": NeuroFMxConfig(d_model=512, n_layers=10, n_heads=8, d_state=64, d_conv=4, expand=2, prenorm=True, dropout=0.1),
+        "medium": NeuroFMxConfig(d_model=1024, n_layers=20, n_heads=16, d_state=128, d_conv=4, expand=2, prenorm=True, dropout=0.1),
+        "large": NeuroFMxConfig(d_model=1536, n_layers=30, n_heads=24, d_state=128, d_conv=4, expand=2, prenorm=True, dropout=0.1),
     }[_size(size)]
 
 
 # ---------------------------------------------------------------- training
 @config
 class TrainConfig:
-    """The one training loop: budget, optimiser, precision, strategy, checkpoints."""
+    """The one training loop: budget, optimiser, precision, strategy, checkpoints.
+
+    `batch_size` is per process and micro-batch; `warmup` and `ema` are shares: of the steps, and of the
+    old average kept at each update. Logged values are means over `log_every` steps.
+    """
 
     steps: int = 600
     batch_size: int = 16
@@ -143,11 +155,12 @@ class TrainConfig:
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     strategy: Literal["single", "ddp"] = "single"
     compile: bool = False
+    log_every: int = 10
     checkpoint_every: int = 100
     keep: int = 2
 
     def __post_init__(self) -> None:
-        _positive(self, "steps", "batch_size", "lr", "clip_norm", "accumulate", "checkpoint_every", "keep")
+        _positive(self, "steps", "batch_size", "lr", "clip_norm", "accumulate", "log_every", "checkpoint_every", "keep")
         _fraction(self, "warmup", "ema", "weight_decay")
 
 
@@ -172,6 +185,7 @@ class PretrainConfig:
     model: NeuroFMxConfig
     train: TrainConfig
     augment: AugmentConfig = AugmentConfig()
+    objectives: dict[str, float] = field(default_factory=lambda: {"behaviour": 1.0, "masked": 0.1})
     datasets: tuple[str, ...] | None = None
 
 

@@ -1,0 +1,233 @@
+"""Decoders: a model fitted to the decoding tasks of one recording, and what it predicts block by block.
+
+Shapes: T grid bins of a block, K target columns.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from neurofm_ml.config import config, from_dict, to_dict
+from neurofm_ml.data.batches import Collate, Vocabulary, read_channels
+from neurofm_ml.data.loader import Loader
+from neurofm_ml.data.recordings import load_card
+from neurofm_ml.data.scaler import Scaler
+from neurofm_ml.knowledge.cards import TaskSpec
+from neurofm_ml.models import NeuroFMx
+from neurofm_ml.presets import SPLITS, AugmentConfig, NeuroFMxConfig, TrainConfig
+from neurofm_ml.training.checkpoints import load_weights, save_weights
+from neurofm_ml.training.loop import History, fit
+from neurofm_ml.training.steps import weighted_loss
+from neurofm_ml.types import Array, Batch
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What one decoder answers: the tasks of one recording that read the same inputs."""
+
+    shards: Path
+    dataset: str
+    recording: str
+    session: str
+    inputs: tuple[str, ...]
+    tasks: tuple[TaskSpec, ...]
+
+    @property
+    def name(self) -> str:
+        return "-".join((self.dataset, self.recording, *self.inputs))
+
+    def task_names(self) -> list[str]:
+        return [f"{self.dataset}/{task.name}" for task in self.tasks]
+
+
+def find_problems(shards: Path) -> Iterator[Problem]:
+    """Every decoding problem of a dataset whose recordings are split in time, so that each has blocks to test on."""
+    card = load_card(shards)
+    table = pd.read_parquet(shards / "windows.parquet", columns=["recording", "session", "split"])
+    for (recording, session), rows in table.groupby(["recording", "session"]):
+        if set(SPLITS) <= set(rows["split"]):
+            for inputs in dict.fromkeys(task.inputs for task in card.tasks):
+                yield Problem(shards, card.name, recording, session, inputs, tuple(t for t in card.tasks if t.inputs == inputs))
+
+
+def fit_decoder(
+    model: NeuroFMx, problem: Problem, scaler: Scaler, cfg: TrainConfig, augment: AugmentConfig, out: Path, seed: int
+) -> History:
+    """Train `model` in place on the training windows of one problem."""
+    batches = _loader(model, problem, scaler, "train", cfg.batch_size, seed)
+    return fit(model, batches, weighted_loss(augment, {"behaviour": 1.0}), cfg, out, seed=seed, description=problem.name)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Truth and guess (T, K) of one task on one contiguous block, in the target's own unit; times (T,) of the bins."""
+
+    truth: Array
+    guess: Array
+    times: Array
+
+
+@torch.no_grad()
+def predict_block(model: NeuroFMx, problem: Problem, scaler: Scaler, split: str) -> dict[str, Block]:
+    """Task -> predictions on a whole block. Overlapping windows are averaged, weighted towards their middles,
+    where a bin has both past and future."""
+    model.eval()
+    stitches = {task.name: _Stitch() for task in problem.tasks}
+    for batch in _loader(model, problem, scaler, split, batch_size=64, seed=0).epoch():
+        predicted = model(batch).behaviour
+        for name, stitch in stitches.items():
+            task = f"{problem.dataset}/{name}"
+            stitch.add(batch, torch.stack([batch.targets[task], predicted[task]]))
+    return {task.name: stitches[task.name].block(*_unit(problem, task, scaler)) for task in problem.tasks}
+
+
+def _loader(model: NeuroFMx, problem: Problem, scaler: Scaler, split: str, batch_size: int, seed: int) -> Loader:
+    collate = Collate([problem.shards], model.vocabulary, scaler, signals=problem.inputs)
+    where = {"recording": [problem.recording]}
+    return Loader([problem.shards], split=split, batch_size=batch_size, seed=seed, where=where, collate=collate)
+
+
+class _Stitch:
+    """Adds up overlapping windows of (truth, guess) on the recording's grid."""
+
+    def __init__(self) -> None:
+        self.windows: list[tuple[Array, Array, Array]] = []
+
+    def add(self, batch: Batch, values: Tensor) -> None:
+        """values (2, B, L, K)"""
+        self.dt = float(batch.dt[0])
+        bins = torch.round((batch.starts[:, None] + batch.times) / self.dt - 0.5).long()
+        weights = torch.hann_window(batch.times.shape[1] + 2, periodic=False)[1:-1] + 0.05
+        valid = batch.mask
+        self.windows.append((bins[valid].numpy(), values[:, valid].numpy(), weights.expand(valid.shape)[valid].numpy()))
+
+    def block(self, mean: Array, std: Array) -> Block:
+        bins, values, weights = (np.concatenate(parts, axis) for parts, axis in zip(zip(*self.windows, strict=True), (0, 1, 0), strict=True))
+        first, n = bins.min(), int(np.ptp(bins)) + 1
+        total, weight = np.zeros((2, n, values.shape[2])), np.zeros(n)
+        np.add.at(weight, bins - first, weights)
+        np.add.at(total, (slice(None), bins - first), values * weights[:, None])
+        truth, guess = total / weight[:, None] * std + mean
+        return Block(truth, guess, (np.arange(n) + first + 0.5) * self.dt)
+
+
+def _unit(problem: Problem, task: TaskSpec, scaler: Scaler) -> tuple[Array, Array]:
+    """Mean and deviation (K,) that bring a task's z-scores back to its unit."""
+    names = read_channels(problem.shards)[problem.session][task.target]["ch_names"]
+    columns = [names.index(name) for name in task.channels or names]
+    mean, std = scaler(problem.dataset, problem.session, task.target)
+    return mean[columns], std[columns]
+
+
+def extend(model: NeuroFMx, vocabulary: Vocabulary, seed: int) -> NeuroFMx:
+    """A copy of `model` that also knows the channels, sessions and tasks of `vocabulary`.
+
+    What both know is copied, rows in use keep their place, what is new starts fresh.
+    """
+    torch.manual_seed(seed)
+    wider = NeuroFMx(model.cfg, model.vocabulary.union(vocabulary))
+    known = model.state_dict()
+    state = wider.state_dict()
+    for name, value in known.items():
+        state[name][tuple(slice(n) for n in value.shape)] = value
+    wider.load_state_dict(state)
+    return wider
+
+
+@config
+class DecoderAbout:
+    """What a decoder needs to be run by itself: its input's scale and rows, its targets' names and units.
+
+    ids, mean, std have one entry per channel of `signal` (of the square root, for spikes); target_*
+    one per output column; dt is the width of a bin in seconds.
+    """
+
+    name: str
+    dataset: str
+    recording: str
+    signal: str
+    modality: str
+    dt: float
+    session_row: int
+    ch_names: tuple[str, ...]
+    ids: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    tasks: tuple[str, ...]
+    target_names: tuple[str, ...]
+    target_mean: tuple[float, ...]
+    target_std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A fitted model and what it decodes."""
+
+    model: NeuroFMx
+    about: DecoderAbout
+
+
+def describe(model: NeuroFMx, problem: Problem, scaler: Scaler) -> DecoderAbout:
+    """The `about` of a decoder of one population."""
+    (signal,) = problem.inputs
+    channels = read_channels(problem.shards)[problem.session]
+    mean, std = scaler(problem.dataset, problem.session, signal)
+    units = [_unit(problem, task, scaler) for task in problem.tasks]
+    session = f"{problem.dataset}/{problem.session}"
+    names = [f"{task.name}/{name}" for task in problem.tasks for name in task.channels or channels[task.target]["ch_names"]]
+    return DecoderAbout(
+        name=problem.name,
+        dataset=problem.dataset,
+        recording=problem.recording,
+        signal=signal,
+        modality=channels[signal]["modality"],
+        dt=1 / channels[signal]["sfreq"],
+        session_row=model.vocabulary.session_row(session),
+        ch_names=tuple(channels[signal]["ch_names"]),
+        ids=tuple(model.vocabulary.channel_rows(f"{session}/{signal}", channels[signal]["ch_names"])),
+        mean=tuple(map(float, mean)),
+        std=tuple(map(float, std)),
+        tasks=tuple(problem.task_names()),
+        target_names=tuple(names),
+        target_mean=tuple(float(x) for m, _ in units for x in m),
+        target_std=tuple(float(x) for _, s in units for x in s),
+    )
+
+
+def save_decoder(folder: Path, decoder: Decoder) -> None:
+    """Weights, configuration, vocabulary and `about` in one folder."""
+    _save(folder, decoder.model, {"about": to_dict(decoder.about)})
+
+
+def load_decoders(artifact: Path) -> Iterator[Decoder]:
+    """Every decoder of an adapted artifact, in the order of their names."""
+    for path in sorted((artifact / "decoders").glob("*/model.json")):
+        model, description = _load(path.parent)
+        yield Decoder(model, from_dict(DecoderAbout, description["about"]))
+
+
+def save_model(folder: Path, model: NeuroFMx) -> None:
+    """Weights and everything needed to build the model again."""
+    _save(folder, model, {})
+
+
+def load_model(folder: Path) -> NeuroFMx:
+    """The model saved in `folder`. Raises ValueError when it is damaged."""
+    return _load(folder)[0]
+
+
+def _save(folder: Path, model: NeuroFMx, more: Mapping[str, Any]) -> None:
+    save_weights(folder, model.state_dict(), {"family": "neurofmx", "config": to_dict(model.cfg), "vocabulary": to_dict(model.vocabulary), **more})
+
+
+def _load(folder: Path) -> tuple[NeuroFMx, dict[str, Any]]:
+    weights, description = load_weights(folder)
+    model = NeuroFMx(from_dict(NeuroFMxConfig, description["config"]), from_dict(Vocabulary, description["vocabulary"]))
+    model.load_state_dict(weights)
+    return model.eval(), description

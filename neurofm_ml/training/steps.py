@@ -1,0 +1,51 @@
+"""The training step of NeuroFMx: corrupt a batch, predict, weigh the objectives.
+
+Shapes: B batch, P patches, C channels, S samples of a patch.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from neurofm_ml.data.augment import augment, hide
+from neurofm_ml.models import NeuroFMx
+from neurofm_ml.objectives import OBJECTIVES, Activity, Truth
+from neurofm_ml.presets import AugmentConfig
+from neurofm_ml.types import Batch
+
+Loss = Callable[[NeuroFMx, Batch, torch.Generator, float], tuple[Tensor, dict[str, float]]]
+
+
+def weighted_loss(cfg: AugmentConfig, weights: Mapping[str, float]) -> Loss:
+    """Loss function for `fit`: the objectives named in `weights`, all read from one corrupted forward pass."""
+
+    def loss(model: NeuroFMx, batch: Batch, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
+        hidden = {name: hide(_patch_grid(model, batch, name), cfg.time_mask, generator) for name in batch.streams}
+        noisy = augment(batch, cfg, generator)
+        with_activity = weights.get("masked", 0) > 0
+        predicted = model(noisy, hidden, with_activity)
+        truth = Truth(batch.targets, predicted.latents.mask, _activity(model, batch, noisy, hidden) if with_activity else {})
+        parts = {name: OBJECTIVES[name](predicted, truth) for name, weight in weights.items() if weight > 0}
+        total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
+        return total, {name: float(part.detach()) for name, part in parts.items()}
+
+    return loss
+
+
+def _patch_grid(model: NeuroFMx, batch: Batch, name: str) -> tuple[int, int]:
+    stream = batch.streams[name]
+    size: int = model.tokenizers[stream.modality].size(stream)  # type: ignore[union-attr, operator]
+    return stream.values.shape[0], stream.values.shape[1] // size
+
+
+def _activity(model: NeuroFMx, batch: Batch, noisy: Batch, hidden: Mapping[str, Tensor]) -> dict[str, Activity]:
+    """What was not shown: hidden patches of every channel, and dropped channels throughout."""
+    truth = {}
+    for name, stream in batch.streams.items():
+        patches, whole = model.tokenizers[stream.modality].patches(stream)  # type: ignore[union-attr, operator]
+        dropped = stream.channel_mask & (noisy.streams[name].values == 0).all(1)
+        scored = (hidden[name][..., None] | dropped[:, None]) & whole[..., None] & stream.channel_mask[:, None]
+        values = patches if stream.counts is None else stream.counts[..., None]
+        truth[name] = Activity(values, scored, counts=stream.counts is not None)
+    return truth
