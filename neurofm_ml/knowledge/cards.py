@@ -134,7 +134,7 @@ class DatasetCard:
     as ``sub-{subject}.edf`` or ``{id}/*.gz``; recordings that are not listed are found by it. Recordings with
     the same `session` share their channels: same units, same cap, same parcels.
     `expected` holds numbers that the files must show when they are read: n_recordings, n_subjects, duration_s
-    (of all together) and n_channels.<signal>.
+    (of all together) and n_channels.<signal> (of all sessions together).
     """
 
     name: str

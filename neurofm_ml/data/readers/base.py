@@ -31,10 +31,10 @@ def each(read_one: Callable[[DatasetCard, RecordingSpec], Recording]) -> Reader:
 
 @contextmanager
 def naming(what: object) -> Iterator[None]:
-    """A ValueError raised inside begins with `what`: the file and the field at fault."""
+    """What goes wrong inside is a ValueError that begins with `what`: the file and the field at fault."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"{what}: {error}") from None
 
 

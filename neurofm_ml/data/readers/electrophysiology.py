@@ -3,6 +3,8 @@
 Channels of one type become one Signal named after it. MNE's values are in SI units (volts, tesla) and stay so.
 """
 
+import configparser
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +41,7 @@ def read_file(path: Path) -> Recording:
     if path.suffix.lower() in (".edf", ".bdf"):
         _check_edf_size(path)
     raw = _open(path)
-    signals, left_out = _signals(raw, path)
+    signals, left_out = _signals(raw)
     if not signals:
         raise ValueError(f"{path} has no channel that NeuroFM knows; its channels are {', '.join(left_out) or 'none'}.")
     name = path.name.split(".")[0]
@@ -65,9 +67,12 @@ def _open(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             warnings.filterwarnings("error", message=_DAMAGE, category=RuntimeWarning)
-            return mne.io.read_raw(path, preload=True, verbose="error")
-    except (ValueError, OSError, RuntimeError, TypeError, KeyError, IndexError, Warning) as error:
+            raw = mne.io.read_raw(path, preload=True, verbose="error")
+    except (ValueError, OSError, EOFError, RuntimeError, TypeError, KeyError, IndexError, configparser.Error, Warning) as error:
         raise ValueError(f"{path} cannot be read by MNE ({error}); it is damaged, cut short or not continuous: get it again.") from None
+    if path.suffix.lower() == ".vhdr":
+        _check_markers(path, raw)
+    return raw
 
 
 def _check_edf_size(path: Path) -> None:
@@ -88,7 +93,23 @@ def _check_edf_size(path: Path) -> None:
         )
 
 
-def _signals(raw: Any, path: Path) -> tuple[dict[str, Signal], list[str]]:
+def _check_markers(path: Path, raw: Any) -> None:
+    """BrainVision states no length: a marker after the last sample is what tells of a file cut short."""
+    import mne
+
+    match = re.search(r"^MarkerFile=(.+?)\s*$", path.read_text(encoding="latin-1"), re.MULTILINE)
+    if match is None:
+        return
+    with mne.use_log_level("error"):
+        last = mne.read_annotations(path.parent / match[1].replace("$b", path.stem)).onset.max(initial=0.0)
+    seconds = raw.n_times / raw.info["sfreq"]
+    if last > seconds:
+        raise ValueError(
+            f"{path}: its data end at {seconds:g} s but a marker lies at {last:g} s; the data file is cut short, get it again."
+        )
+
+
+def _signals(raw: Any) -> tuple[dict[str, Signal], list[str]]:
     """Signals by channel type, and the names of the channels of other types."""
     types = raw.get_channel_types()
     signals = {}

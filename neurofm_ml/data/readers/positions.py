@@ -16,7 +16,10 @@ def positions_of(card: DatasetCard, signal: SignalSpec, ch_names: tuple[str, ...
     if not signal.positions:
         return None
     if signal.positions.endswith((".nii", ".nii.gz")):
-        places = _centroids((data_root(card) or Path()) / signal.positions)
+        atlas = (data_root(card) or Path()) / signal.positions
+        if not atlas.exists():
+            raise ValueError(f"{atlas} is not there; the card takes positions from it.")
+        places = _centroids(atlas, atlas.stat().st_mtime_ns)
     else:
         places = _montage(signal.positions)
     if unknown := [name for name in ch_names if name.casefold() not in places]:
@@ -33,12 +36,10 @@ def _montage(name: str) -> Mapping[str, Array]:
 
 
 @functools.lru_cache(maxsize=4)
-def _centroids(path: Path) -> Mapping[str, Array]:
-    """Centre of mass of every label of an atlas, by the label as text."""
+def _centroids(path: Path, _changed: int) -> Mapping[str, Array]:
+    """Centre of mass of every label of an atlas, by the label as text; kept until the file changes."""
     import nibabel
 
-    if not path.exists():
-        raise ValueError(f"{path} is not there; the card takes positions from it.")
     image: Any = nibabel.load(path)
     labels = np.asarray(image.dataobj).round().astype(np.int64)
     voxels = np.argwhere(labels)

@@ -18,18 +18,18 @@ def subject_of(card: DatasetCard, spec: RecordingSpec) -> Subject:
     if table is None or root is None:
         return subject
     path = root / table.file
+    if not path.exists():
+        raise ValueError(f"{path} is not there; the card names it as its table of subjects.")
     key = fill(table.match, spec).lstrip("0")
-    rows = _rows(path, table.key)
+    rows = _rows(path, table.key, path.stat().st_mtime_ns)
     if key not in rows:
         raise ValueError(f"{path}: column {table.key!r} has no row {key!r} for recording {spec.id!r}; add it or correct `match`.")
     return replace(subject, **{field: _cell(table, field, rows[key], path) for field in table.fields})
 
 
 @functools.lru_cache(maxsize=4)
-def _rows(path: Path, key: str) -> Mapping[str, Mapping[str, str]]:
-    """Rows of a table by the text in column `key`, without its leading zeros."""
-    if not path.exists():
-        raise ValueError(f"{path} is not there; the card names it as its table of subjects.")
+def _rows(path: Path, key: str, _changed: int) -> Mapping[str, Mapping[str, str]]:
+    """Rows of a table by the text in column `key`, without its leading zeros; kept until the file changes."""
     with path.open(newline="") as file:
         reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
         if key not in (reader.fieldnames or ()):

@@ -1,5 +1,6 @@
 """Named arrays in files: MATLAB (v5, v7.3), HDF5, npz and npy without pickle, columns of text."""
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,17 +58,20 @@ def _from_matlab(path: Path, names: Sequence[str]) -> list[Array]:
 
     try:
         present = [name for name, _, _ in whosmat(path)]
-        roots = [_pick(path, name.split("/")[0], present) for name in names]
+    except (ValueError, OSError, TypeError, zlib.error) as error:
+        raise ValueError(f"{path} is damaged, cut short or no MATLAB file ({error}); get it again.") from None
+    roots = [_pick(path, name.split("/")[0], present) for name in names]
+    try:
         loaded = read_mat(path, variable_names=list(dict.fromkeys(roots)))
-    except (OSError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is no MATLAB file that can be read ({error}); get it again.") from None
+    except (ValueError, OSError, TypeError, zlib.error) as error:
+        raise ValueError(f"{path} is damaged or cut short ({error}); get it again.") from None
     return [_field(path, loaded[root], name.split("/")[1:]) for root, name in zip(roots, names, strict=True)]
 
 
 def _field(path: Path, value: object, steps: Sequence[str]) -> Array:
     for step in steps:
-        present = list(value) if isinstance(value, dict) else []
-        value = value[_pick(path, step, present)] if isinstance(value, dict) else _pick(path, step, present)
+        fields = value if isinstance(value, dict) else {}
+        value = fields[_pick(path, step, list(fields))]
     return np.asarray(value)
 
 
