@@ -1,0 +1,1 @@
+"""What exists, when, where: the Dagster assets of NeuroFM. What is computed is in `neurofm_ml`."""

@@ -8,6 +8,7 @@ the fingerprint names, and what is published is complete by construction.
 
     <out>/<fingerprint>/          a finished artifact: its files, job.json, result.json
     <out>/work-<fingerprint>/     the same while it is being made
+    <out>/.<fingerprint>.lock     held by the process that makes it; released by the system when that dies
     <out>/current.json            which fingerprint is the current one
 """
 
@@ -15,28 +16,29 @@ import dataclasses
 import fcntl
 import hashlib
 import json
-import os
+import platform
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from neurofm_ml import presets
 from neurofm_ml.config import config, from_dict, to_dict
+from neurofm_ml.files import file_hash, write_json
+from neurofm_ml.knowledge.cards import datasets
 from neurofm_ml.registry import Registry
-from neurofm_ml.types import Report
+from neurofm_ml.types import Preempted, Report
 
 Inputs = Mapping[str, list[Path]]
 EXIT_BAD_INPUT = 2
 EXIT_PREEMPTED = 75
-
-
-class Preempted(Exception):  # noqa: N818 (a request, not an error)
-    """Raised by a job that was asked to stop and can be resumed from its working folder."""
 
 
 @config
@@ -74,23 +76,32 @@ class JobResult:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A job's config class, its function `(config, inputs, out) -> Report`, and its code version.
+    """What can be run.
 
-    `version` goes into the fingerprint: raise it when the same inputs would give other results."""
+    config      class of its config
+    function    `(config, inputs, out) -> Report`
+    version     goes into the fingerprint: raise it when the same inputs would give other results
+    checks      the claims its report makes, and their severity: a failed "error" blocks what flows from the artifact
+    resumes     takes up what a killed run left in the working folder; otherwise a run begins with an empty one
+    reads       what it reads beside config and inputs (a card), for the fingerprint
+    """
 
     config: type
     function: Callable[[Any, Inputs, Path], Report]
     version: str
+    checks: Mapping[str, Literal["warn", "error"]] = dataclasses.field(default_factory=dict)
+    resumes: bool = False
+    reads: Callable[[Any], Any] = lambda cfg: None
 
 
 JOBS: Registry[Job] = Registry("job")
 
 
-def job(name: str, config_class: type, version: str) -> Callable[[Callable[..., Report]], Callable[..., Report]]:
-    """Decorator that registers a job function."""
+def job(name: str, config_class: type, version: str, **more: Any) -> Callable[[Callable[..., Report]], Callable[..., Report]]:
+    """Decorator that registers a job function; `more` are further fields of Job."""
 
     def add(function: Callable[..., Report]) -> Callable[..., Report]:
-        JOBS.add(name, Job(config_class, function, version))
+        JOBS.add(name, Job(config_class, function, version, **more))
         return function
 
     return add
@@ -100,7 +111,7 @@ def job(name: str, config_class: type, version: str) -> Callable[[Callable[..., 
 # Imports stand inside: a process that only plans work must not pay for torch.
 
 
-@job("ingest", presets.IngestConfig, "1")
+@job("ingest", presets.IngestConfig, "1", reads=lambda cfg: to_dict(datasets()[cfg.dataset]))
 def ingest(cfg: presets.IngestConfig, inputs: Inputs, out: Path) -> Report:
     """Raw files of a dataset -> recordings."""
     from neurofm_ml.data.ingest import ingest
@@ -140,7 +151,7 @@ def read_foci(cfg: presets.FociConfig, inputs: Inputs, out: Path) -> Report:
     return ingest_foci(cfg, out)
 
 
-@job("pretrain", presets.PretrainConfig, "1")
+@job("pretrain", presets.PretrainConfig, "1", resumes=True)
 def pretrain(cfg: presets.PretrainConfig, inputs: Inputs, out: Path) -> Report:
     """Shards and scalers -> pretrained checkpoint."""
     from neurofm_ml.training.pretrain import pretrain
@@ -148,7 +159,7 @@ def pretrain(cfg: presets.PretrainConfig, inputs: Inputs, out: Path) -> Report:
     return pretrain(cfg, inputs["shards"], inputs["scaler"], out)
 
 
-@job("adapt", presets.AdaptConfig, "1")
+@job("adapt", presets.AdaptConfig, "1", resumes=True)
 def adapt(cfg: presets.AdaptConfig, inputs: Inputs, out: Path) -> Report:
     """Pretrained checkpoint and labelled shards -> fine-tuned decoders, one per recording."""
     from neurofm_ml.training.adapt import adapt
@@ -197,59 +208,117 @@ def bundle(cfg: presets.BundleConfig, inputs: Inputs, out: Path) -> Report:
 
 
 # ---------------------------------------------------------------- running
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """A spec with its config built, its inputs identified and its fingerprint known."""
+
+    spec: JobSpec
+    job: Job
+    config: Any
+    inputs: dict[str, tuple[dict[str, str], ...]]
+    fingerprint: str
+
+    @property
+    def final(self) -> Path:
+        return Path(self.spec.out) / self.fingerprint
+
+    @property
+    def work(self) -> Path:
+        return Path(self.spec.out) / f"work-{self.fingerprint}"
+
+
+def _plan(spec: JobSpec) -> _Plan:
+    entry = JOBS[spec.job]
+    cfg: Any = from_dict(entry.config, spec.config)
+    inputs = {role: tuple(_identified(Path(p)) for p in paths) for role, paths in spec.inputs.items()}
+    versions = {role: [d["data_version"] for d in found] for role, found in inputs.items()}
+    identity = {"job": spec.job, "config": to_dict(cfg), "reads": entry.reads(cfg), "inputs": versions, "code": entry.version}
+    return _Plan(spec, entry, cfg, inputs, _hash(identity))
+
+
 def run(spec: JobSpec) -> JobResult:
     """Find the finished artifact of `spec`, or compute and publish it.
 
-    Raises ValueError for a wrong job, config or input. Whatever happens, a half-made artifact is
-    never visible under its final name.
+    Raises ValueError for a wrong job, config or input, Preempted when it was asked to stop. Whatever
+    happens, a half-made artifact is never visible under its final name.
     """
-    entry = JOBS[spec.job]
-    cfg: Any = from_dict(entry.config, spec.config)
-    inputs = {role: [_described(Path(p)) for p in paths] for role, paths in spec.inputs.items()}
-    fingerprint = _fingerprint(spec, to_dict(cfg), inputs, entry.version)
+    plan = _plan(spec)
     home = Path(spec.out)
-    final, work = home / fingerprint, home / f"work-{fingerprint}"
     home.mkdir(parents=True, exist_ok=True)
-    with _locked(home / f".{fingerprint}.lock"):
-        if (final / "result.json").exists():
-            result = dataclasses.replace(load_result(final), reused=True, path=str(final))
-        else:
-            result = _compute(spec, entry, cfg, inputs, fingerprint, work, final)
-        write_json(home / "current.json", {"fingerprint": fingerprint})
+    with _locked(home / f".{plan.fingerprint}.lock"):
+        result = _finished(plan) or _compute(plan)
+        write_json(home / "current.json", {"fingerprint": plan.fingerprint})
     return result
 
 
-def _compute(
-    spec: JobSpec, entry: Job, cfg: Any, inputs: dict[str, list[dict[str, str]]], fingerprint: str, work: Path, final: Path
-) -> JobResult:
-    work.mkdir(exist_ok=True)
-    write_json(work / "job.json", to_dict(spec))
+def find(spec: JobSpec) -> JobResult | None:
+    """The finished artifact of `spec`, made the current one; None when it must be computed."""
+    plan = _plan(spec)
+    result = _finished(plan)
+    if result:
+        write_json(Path(spec.out) / "current.json", {"fingerprint": plan.fingerprint})
+    return result
+
+
+def _finished(plan: _Plan) -> JobResult | None:
+    if not (plan.final / "result.json").exists():
+        return None
+    return dataclasses.replace(load_intact(plan.final), reused=True, path=str(plan.final))
+
+
+def _compute(plan: _Plan) -> JobResult:
     start = time.perf_counter()
-    report = entry.function(cfg, {role: [Path(d["path"]) for d in found] for role, found in inputs.items()}, work)
-    artifacts = {str(p.relative_to(work)): file_hash(p) for p in _files(work) if p.name != "job.json"}
+    _prepare(plan)
+    with preemptible():
+        report = plan.job.function(plan.config, {role: [Path(d["path"]) for d in found] for role, found in plan.inputs.items()}, plan.work)
+    if plan.job.checks:
+        _check_claims(plan, report)
+    artifacts = {str(p.relative_to(plan.work)): file_hash(p) for p in _files(plan.work) if p.name != "job.json"}
     result = JobResult(
-        job=spec.job,
-        fingerprint=fingerprint,
+        job=plan.spec.job,
+        fingerprint=plan.fingerprint,
         data_version=_hash(artifacts),
-        path=str(final),
+        path=str(plan.final),
         reused=False,
         seconds=round(time.perf_counter() - start, 3),
         metrics=dict(report.metrics),
         checks=tuple(to_dict(c) for c in report.checks),
         shown=dict(report.shown),
         artifacts=artifacts,
-        inputs={role: tuple(found) for role, found in inputs.items()},
-        provenance={
-            "code_version": entry.version,
-            "git_revision": git_revision(),
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        },
+        inputs=plan.inputs,
+        provenance=_provenance(plan.job),
     )
-    write_json(work / "result.json", to_dict(result))
-    if final.exists():
-        shutil.rmtree(final)
-    work.rename(final)
+    write_json(plan.work / "result.json", to_dict(result))
+    shutil.rmtree(plan.final, ignore_errors=True)  # only ever the ruin of an artifact whose result.json was deleted
+    plan.work.rename(plan.final)
     return result
+
+
+def _prepare(plan: _Plan) -> None:
+    """The working folder: as a killed run left it when the job resumes, else empty."""
+    if not plan.job.resumes:
+        shutil.rmtree(plan.work, ignore_errors=True)
+    plan.work.mkdir(exist_ok=True)
+    for torn in plan.work.rglob(".*.part"):
+        torn.unlink()
+    write_json(plan.work / "job.json", to_dict(plan.spec))
+
+
+def _check_claims(plan: _Plan, report: Report) -> None:
+    """The report makes exactly the claims that the job announces: what is shown as a check is one."""
+    made = {c.name: c.severity for c in report.checks}
+    assert made == dict(plan.job.checks), f"job {plan.spec.job!r} announces the checks {dict(plan.job.checks)} but reports {made}"
+
+
+def _provenance(entry: Job) -> dict[str, str]:
+    return {
+        "code_version": entry.version,
+        "git_revision": git_revision(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "python": platform.python_version(),
+        "numpy": version("numpy"),
+        "torch": version("torch"),
+    }
 
 
 def load_result(artifact: Path) -> JobResult:
@@ -258,8 +327,24 @@ def load_result(artifact: Path) -> JobResult:
         return from_dict(JobResult, json.loads((artifact / "result.json").read_text()))
     except FileNotFoundError:
         raise ValueError(f"{artifact} holds no finished artifact (no result.json); materialise it first.") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ValueError(f"{artifact / 'result.json'} is damaged ({error}); delete {artifact} and run the job again.") from None
+
+
+def load_spec(artifact: Path) -> JobSpec:
+    """The job.json that a finished artifact was made from."""
+    return from_dict(JobSpec, json.loads((artifact / "job.json").read_text()))
+
+
+def load_intact(artifact: Path) -> JobResult:
+    """The result of a finished artifact whose files are, byte for byte, what was published."""
+    result = load_result(artifact)
+    for name, digest in result.artifacts.items():
+        path = artifact / name
+        if not path.exists() or file_hash(path) != digest:
+            what = "has changed since it was published" if path.exists() else "is missing"
+            raise ValueError(f"{path} {what}; delete {artifact} and run the job again.")
+    return result
 
 
 def current(home: Path) -> Path | None:
@@ -273,20 +358,13 @@ def current(home: Path) -> Path | None:
 
 def fingerprint_of(spec: JobSpec) -> str:
     """The fingerprint `run(spec)` would work under."""
-    entry = JOBS[spec.job]
-    inputs = {role: [_described(Path(p)) for p in paths] for role, paths in spec.inputs.items()}
-    return _fingerprint(spec, to_dict(from_dict(entry.config, spec.config)), inputs, entry.version)
+    return _plan(spec).fingerprint
 
 
-def _fingerprint(spec: JobSpec, cfg: dict[str, Any], inputs: dict[str, list[dict[str, str]]], version: str) -> str:
-    versions = {role: [d["data_version"] for d in found] for role, found in inputs.items()}
-    return _hash({"job": spec.job, "config": cfg, "inputs": versions, "code": version})
-
-
-def _described(path: Path) -> dict[str, str]:
+def _identified(path: Path) -> dict[str, str]:
     """A path with the version of what lies there: an artifact's own, or the content hash of raw files."""
     if (path / "result.json").exists():
-        return {"path": str(path), "data_version": load_result(path).data_version}
+        return {"path": str(path), "data_version": load_intact(path).data_version}
     if not path.exists():
         raise ValueError(f"input {path} does not exist; materialise it first, or check NEUROFM_DATA.")
     files = [path] if path.is_file() else _files(path)
@@ -301,29 +379,6 @@ def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-_HASHES: dict[tuple[str, int, int], str] = {}
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of a file; remembered in the process while size and mtime stay the same."""
-    stat = path.stat()
-    key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
-    if key not in _HASHES:
-        with path.open("rb") as file:
-            _HASHES[key] = hashlib.file_digest(file, "sha256").hexdigest()
-    return _HASHES[key]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never a part."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with partial.open("w") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """One process at a time works on one fingerprint; the lock dies with its holder."""
@@ -332,19 +387,34 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def preemptible() -> Iterator[None]:
+    """SIGTERM raises Preempted inside. Only the main thread can listen to signals; elsewhere nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise Preempted("asked to stop by SIGTERM; run the same job again to go on.")
+
+    former = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
 def git_revision() -> str:
     """Commit of the code that runs, with "+" when the tree has changes; "unknown" outside a checkout."""
     here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        revision = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        dirty = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return revision + ("+" if dirty else "")
 
 
 def main(argv: list[str]) -> int:
@@ -353,11 +423,11 @@ def main(argv: list[str]) -> int:
         print("usage: python -m neurofm_ml.jobs job.json", file=sys.stderr)
         return EXIT_BAD_INPUT
     try:
-        spec = from_dict(JobSpec, json.loads(Path(argv[0]).read_text()))
-        result = run(spec)
-    except Preempted:
+        result = run(from_dict(JobSpec, json.loads(Path(argv[0]).read_text())))
+    except Preempted as stopped:
+        print(stopped, file=sys.stderr)
         return EXIT_PREEMPTED
-    except (ValueError, OSError) as error:
+    except (ValueError, FileNotFoundError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     print(json.dumps(to_dict(result), indent=1))

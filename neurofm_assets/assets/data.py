@@ -1,0 +1,91 @@
+"""Data assets: raw files become recordings, quality is judged, windows are cut into shards, scalers are fitted."""
+
+import dagster as dg
+
+from neurofm_assets.checks import specs_for
+from neurofm_assets.compute import Compute
+from neurofm_assets.config import dagster_config
+from neurofm_assets.partitions import CARDS, DATASET_TO_MODALITY, DATASETS, MODALITIES
+from neurofm_assets.store import Store
+from neurofm_ml import presets
+from neurofm_ml.jobs import JOBS
+from neurofm_ml.knowledge.cards import raw_files
+
+OWNERS = ["team:data"]
+
+
+class QualityPatch(dagster_config(presets.QualityConfig, omit=("dataset",))): ...  # type: ignore[misc]
+
+
+class ShardsPatch(dagster_config(presets.ShardsConfig, omit=("dataset",))): ...  # type: ignore[misc]
+
+
+class ScalerPatch(dagster_config(presets.ScalerConfig, omit=("modality",))): ...  # type: ignore[misc]
+
+
+@dg.asset(
+    partitions_def=DATASETS,
+    group_name="data",
+    kinds={"numpy", "parquet"},
+    owners=OWNERS,
+    code_version=JOBS["ingest"].version,
+    check_specs=specs_for("recordings", "ingest"),
+)
+def recordings(context: dg.AssetExecutionContext, compute: Compute, store: Store) -> dg.MaterializeResult:
+    """Everything measured in one dataset, read from its raw files: series, intervals, subjects."""
+    dataset = context.partition_key
+    cfg = presets.IngestConfig(dataset=dataset)
+    return compute.launch(context, store.spec(context, "ingest", cfg, raw=map(str, raw_files(CARDS[dataset]))), presets.Resources())
+
+
+@dg.asset(
+    partitions_def=DATASETS,
+    group_name="data",
+    kinds={"parquet"},
+    owners=OWNERS,
+    deps=[recordings],
+    code_version=JOBS["assess_quality"].version,
+    check_specs=specs_for("quality", "assess_quality"),
+)
+def quality(context: dg.AssetExecutionContext, config: QualityPatch, compute: Compute, store: Store) -> dg.MaterializeResult:
+    """Whether the recordings can be trusted: flat channels, jumps, gaps, against the card's expectations."""
+    dataset = context.partition_key
+    cfg = config.apply(presets.QualityConfig(dataset=dataset))
+    return compute.launch(
+        context, store.spec(context, "assess_quality", cfg, recordings=[store.get(recordings, dataset)]), presets.Resources()
+    )
+
+
+@dg.asset(
+    partitions_def=DATASETS,
+    group_name="data",
+    kinds={"webdataset", "parquet"},
+    owners=OWNERS,
+    deps=[recordings, quality],
+    code_version=JOBS["write_shards"].version,
+    check_specs=specs_for("shards", "write_shards"),
+)
+def shards(context: dg.AssetExecutionContext, config: ShardsPatch, compute: Compute, store: Store) -> dg.MaterializeResult:
+    """Windows of one dataset, split without leaks and packed for training. Made of recordings whose quality passed."""
+    dataset = context.partition_key
+    cfg = config.apply(presets.ShardsConfig(dataset=dataset))
+    source = store.get(recordings, dataset)
+    store.require_made_from([store.get(quality, dataset)], "recordings", [source])
+    return compute.launch(context, store.spec(context, "write_shards", cfg, recordings=[source]), presets.Resources())
+
+
+@dg.asset(
+    partitions_def=MODALITIES,
+    group_name="data",
+    kinds={"parquet"},
+    owners=OWNERS,
+    deps=[dg.AssetDep(shards, partition_mapping=DATASET_TO_MODALITY)],
+    code_version=JOBS["fit_scaler"].version,
+    check_specs=specs_for("scaler", "fit_scaler"),
+)
+def scaler(context: dg.AssetExecutionContext, config: ScalerPatch, compute: Compute, store: Store) -> dg.MaterializeResult:
+    """Mean and deviation of each channel of one modality, over training windows only."""
+    modality = context.partition_key
+    with_modality = [name for name in CARDS if modality in CARDS[name].modalities]
+    cfg, found, left_out = store.choose(shards, config.apply(presets.ScalerConfig(modality=modality)), with_modality)
+    return compute.launch(context, store.spec(context, "fit_scaler", cfg, shards=found), presets.Resources(), left_out)

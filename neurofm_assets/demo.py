@@ -1,0 +1,119 @@
+"""``make demo``: the whole graph at size tiny, seed 0, in this process, with a line per artifact.
+
+The simulation always, three small real sets where NEUROFM_DATA names them; ``--full`` takes every
+dataset that is here. What was made before is found again, so a second run computes nothing. Runs are
+kept in NEUROFM_HOME, where ``make ui`` shows them.
+"""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.errors import DagsterAssetCheckFailedError
+
+from neurofm_assets.automation import STEPS
+from neurofm_assets.compute import InProcess
+from neurofm_assets.definitions import build_defs
+from neurofm_assets.partitions import CARDS, CORPORA, RUNS, modalities_of, run_key
+from neurofm_ml.files import home
+from neurofm_ml.jobs import JobResult, JobSpec
+from neurofm_ml.knowledge.cards import is_here
+from neurofm_ml.presets import Resources
+
+SMALL = ("simulation", "monkey_m1_chewie", "worm_swf415", "abide_olin")
+QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
+Row = tuple[str, str, str, str, str, str]
+
+
+class Told(InProcess):
+    """In process, saying what is being computed while it is."""
+
+    def compute(self, context: dg.AssetExecutionContext, spec: JobSpec, resources: Resources) -> JobResult:
+        print(f"  {context.asset_key.to_user_string()} {context.partition_key} ...", flush=True)
+        return super().compute(context, spec, resources)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Materialise, then print the table and where to look next. Returns the exit code."""
+    start = time.perf_counter()
+    names = [name for name in CARDS if (name in SMALL or "--full" in argv) and is_here(CARDS[name])]
+    print(f"datasets: {', '.join(names)}")
+    if absent := [name for name in SMALL if name not in names]:
+        print(f"not here: {', '.join(absent)} (set NEUROFM_DATA to the folder with their files)")
+    try:
+        rows = [row for run in runs(names) for row in run]
+    except (dg.Failure, ValueError, DagsterAssetCheckFailedError) as error:
+        print(f"stopped: {error.description if isinstance(error, dg.Failure) else error}", file=sys.stderr)
+        return 1
+    made = sum(row[4] == "made" for row in rows)
+    print(f"\n{table(rows)}\n\n{made} made, {len(rows) - made} found, {time.perf_counter() - start:.0f} s in all")
+    print(NEXT.format(bundle=next(row[-1] for row in rows if row[0] == "bundle")))
+    return 0
+
+
+NEXT = """
+Next:
+  {bundle}    the release: weights, ONNX, scores, card
+  make ui     the same in Dagster's pages: graph, runs, plots, checks
+  make full   every dataset that is here"""
+
+
+def runs(names: Sequence[str]) -> Iterator[list[Row]]:
+    """Make everything for the datasets, one Dagster run per job and partition; yields the rows of each run."""
+    defs = build_defs(compute=Told())
+    with instance() as dagster:
+        for step in STEPS:
+            job = defs.resolve_job_def(step.name)
+            for key in keys_of(job, names):
+                ops = {op.name: config_of(op, names) for op in job.all_node_defs if isinstance(op, dg.OpDefinition)}
+                run = job.execute_in_process(instance=dagster, partition_key=key, run_config={"loggers": QUIET, "ops": ops})
+                yield [row_of(event) for event in run.get_asset_materialization_events()]
+
+
+def instance() -> dg.DagsterInstance:
+    """Dagster's storage under NEUROFM_HOME, the one that `make ui` opens."""
+    folder = home() / "dagster"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(Path(__file__).parents[1] / "dagster.yaml", folder)
+    return dg.DagsterInstance.from_config(str(folder))
+
+
+def keys_of(job: dg.JobDefinition, names: Sequence[str]) -> list[str]:
+    """Partitions of a job that belong to the demo of these datasets."""
+    assert job.partitions_def is not None
+    if job.partitions_def == RUNS:
+        return [run_key("tiny", 0)]
+    wanted = {*names, *modalities_of(names), *CORPORA.get_partition_keys()}
+    return [key for key in job.partitions_def.get_partition_keys() if key in wanted]
+
+
+def config_of(op: dg.OpDefinition, names: Sequence[str]) -> dict[str, Any]:
+    """Assets that work over many datasets are told which."""
+    fields = getattr(op.config_schema.config_type, "fields", {}) if op.has_config_field else {}
+    return {"config": {"datasets": list(names)}} if "datasets" in fields else {}
+
+
+def row_of(event: dg.DagsterEvent) -> Row:
+    """Asset, partition, first number, seconds, made or found, path."""
+    seen = event.step_materialization_data.materialization
+    values = {label: entry.value for label, entry in seen.metadata.items()}
+    first = next(iter(values))
+    number = "" if first == "path" else f"{first} {values[first]:.4g}" if isinstance(values[first], float) else f"{first} {values[first]}"
+    where = os.path.relpath(str(values["path"]))
+    return seen.label, str(seen.partition), number, f"{values['seconds']:.1f}", "found" if values["reused"] else "made", where
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows under their headings, in aligned columns."""
+    whole = [("asset", "partition", "rows or score", "seconds", "", "path"), *rows]
+    widths = [max(len(row[i]) for row in whole) for i in range(len(whole[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in whole)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,56 @@
+"""Partitions: what identifies an artifact, and how the partitions of one asset depend on another's.
+
+How a run is tuned is config, never a partition; tasks, layers and held-out animals are rows of tables.
+Dagster concept: partitions and partition mappings.
+"""
+
+from collections.abc import Iterable
+
+import dagster as dg
+
+from neurofm_ml.knowledge.cards import DatasetCard, datasets
+from neurofm_ml.presets import SIZES
+from neurofm_ml.types import MODALITIES as ALL_MODALITIES
+
+CARDS: dict[str, DatasetCard] = {name: datasets()[name] for name in datasets()}
+LABELLED = [name for name, card in CARDS.items() if card.tasks]
+
+DATASETS = dg.StaticPartitionsDefinition(list(CARDS))
+LABELLED_DATASETS = dg.StaticPartitionsDefinition(LABELLED)
+MODALITIES = dg.StaticPartitionsDefinition([m for m in ALL_MODALITIES if any(m in c.modalities for c in CARDS.values())])
+CORPORA = dg.StaticPartitionsDefinition(["nback_flanker"])
+RUNS = dg.MultiPartitionsDefinition(
+    {"size": dg.StaticPartitionsDefinition(list(SIZES)), "seed": dg.StaticPartitionsDefinition([str(seed) for seed in range(5)])}
+)
+
+#: A run may learn from every dataset; which ones it did is in its config.
+EVERY = dg.AllPartitionMapping()
+DATASET_TO_MODALITY = dg.StaticPartitionMapping({name: list(card.modalities) for name, card in CARDS.items()})
+DATASET_TO_LABELLED = dg.StaticPartitionMapping({name: [name] for name in LABELLED})
+MODALITY_TO_LABELLED = dg.StaticPartitionMapping(
+    {m: [name for name in LABELLED if m in CARDS[name].modalities] for m in MODALITIES.get_partition_keys()}
+)
+
+
+def modalities_of(names: Iterable[str]) -> list[str]:
+    """Modalities of the named datasets, in the order of the partitions."""
+    present = {modality for name in names for modality in CARDS[name].modalities}
+    return [m for m in MODALITIES.get_partition_keys() if m in present]
+
+
+def run_of(context: dg.AssetExecutionContext) -> tuple[str, int]:
+    """Size and seed of the run being materialised."""
+    keys = context.multi_partition_key.keys_by_dimension
+    return keys["size"], int(keys["seed"])
+
+
+def run_key(size: str, seed: int) -> dg.MultiPartitionKey:
+    """Partition key of a run."""
+    return dg.MultiPartitionKey({"size": size, "seed": str(seed)})
+
+
+def folder_of(key: str) -> str:
+    """Folder of a partition: ``simulation``, ``tiny-0``."""
+    if isinstance(key, dg.MultiPartitionKey):
+        return "-".join(key.keys_by_dimension[d] for d in sorted(key.keys_by_dimension, reverse=True))
+    return key
