@@ -26,7 +26,7 @@ from neurofm_ml.data.grid import BEHAVIOUR, to_grid
 from neurofm_ml.data.recordings import load_card, load_recording, load_recordings
 from neurofm_ml.data.shards import Reader, Sample, read_index, verify, write_index, write_manifest, write_shards
 from neurofm_ml.data.splits import UNIT, Blocks, assign, blocks, certificate
-from neurofm_ml.jobs import write_json
+from neurofm_ml.files import write_json
 from neurofm_ml.knowledge.cards import DatasetCard
 from neurofm_ml.presets import SPLITS, ShardsConfig
 from neurofm_ml.types import Check, Recording, Report, Signal, Subject
@@ -216,7 +216,7 @@ def _report(survey: Survey, table: pd.DataFrame, proof: dict[str, Any], out: Pat
         "recordings": len(survey.found),
         "windows": len(table),
         **{f"windows.{split}": n for split, n in _per_split(table).items()},
-        "seconds_outside_common_span": round(sum(f.left_out_s for f in survey.found), 3),
+        "seconds_off_grid": round(sum(f.left_out_s for f in survey.found), 3),
         "seconds_in_blocks_below_a_window": round(survey.below_a_window_s(), 3),
         **{f"missing.{name}": round(share, 6) for name, share in survey.missing_shares().items()},
         "bytes": sum(path.stat().st_size for path in out.glob("*.tar")),
