@@ -91,15 +91,22 @@ class SignalSpec:
         if self.sfreq is not None and not self.sfreq > 0:
             raise ValueError(f"sfreq is {self.sfreq}; it needs a positive rate in Hz.")
         _check_inside("file", self.file)
+        _check_inside("positions", self.positions)
 
 
 @config
 class RecordingSpec:
-    """One recording named in a card: who it is, and the values of further ``{names}`` in its patterns."""
+    """One recording named in a card: who it is, the values of further ``{names}`` in its patterns, and the part
+    of its files to keep (`span`, seconds on their clock; default: all)."""
 
     id: str
     subject: Subject | None = None
     values: dict[str, str] = field(default_factory=dict)
+    span: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.span is not None and not self.span[0] < self.span[1]:
+            raise ValueError(f"recording {self.id!r}: span is {self.span[0]} to {self.span[1]}; the end must follow the start.")
 
     @property
     def names(self) -> dict[str, str]:

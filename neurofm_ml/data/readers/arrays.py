@@ -68,11 +68,18 @@ def read_series(path: Path, signal: SignalSpec) -> Series:
         with naming(path):
             return _spike_train(arrays[0], arrays[-1], signal)
     values = _values(path, names, arrays[: len(names)], signal)
-    ch_names = signal.ch_names or (tuple(n.rsplit("/", 1)[-1] for n in names) if len(names) > 1 else headers)
+    ch_names = signal.ch_names or _default_names(names, headers, signal.columns, values.shape[1])
     with naming(path):
         if len(ch_names) not in (0, values.shape[1]):
             raise ValueError(f"ch_names has {len(ch_names)} names for {values.shape[1]} channels.")
         return _series(values, arrays[len(names)] if signal.time else None, ch_names, signal)
+
+
+def _default_names(names: Sequence[str], headers: Sequence[str], columns: Sequence[int], n_chans: int) -> tuple[str, ...]:
+    """Last parts of the variables where each is one channel, headers of a whole table, else () for numbers."""
+    if all(names) and len(names) == n_chans:
+        return tuple(name.rsplit("/", 1)[-1] for name in names)
+    return tuple(headers[i] for i in columns) if headers and columns else tuple(headers)
 
 
 def _values(path: Path, names: Sequence[str], arrays: Sequence[Array], signal: SignalSpec) -> Array:
@@ -81,6 +88,8 @@ def _values(path: Path, names: Sequence[str], arrays: Sequence[Array], signal: S
     for name, array in zip(names, arrays, strict=True):
         with naming(f"{path}, variable {name!r}" if name else path):
             columns = as_columns(array)
+            if not columns.size:
+                raise ValueError("it holds no numbers; get the file again or correct `variable`.")
             parts.append(columns.T if signal.transpose else columns)
     if len({len(p) for p in parts}) > 1:
         raise ValueError(f"{path}: {', '.join(names)} have {', '.join(str(len(p)) for p in parts)} rows; they must agree.")
@@ -100,12 +109,12 @@ def _series(values: Array, stamps: Array | None, ch_names: tuple[str, ...], sign
             raise ValueError("the card gives neither sfreq nor time; the file does not hold the rate, so state one of them.")
         return Signal(values, signal.sfreq, signal.modality, signal.t0 or 0.0, ch_names, unit=signal.unit)
     times = check_times(np.ravel(stamps) * signal.time_scale)
-    if signal.t0 is not None and len(times):
+    if len(times) != len(values):
+        raise ValueError(f"time {signal.time!r} has {len(times)} entries for {len(values)} rows; they must agree.")
+    if signal.t0 is not None:
         times = times - times[0] + signal.t0
     if signal.sfreq is None:
         return series_from_times(times, values, signal.modality, ch_names, signal.unit)
-    if len(times) != len(values):
-        raise ValueError(f"time {signal.time!r} has {len(times)} entries for {len(values)} rows.")
     strayed = np.abs(times - times[0] - np.arange(len(times)) / signal.sfreq) * signal.sfreq
     if (bad := np.flatnonzero(strayed >= _HALF_STEP)).size:
         raise ValueError(

@@ -45,8 +45,8 @@ def build(
     intervals: Mapping[str, Intervals] | None = None,
     notes: tuple[str, ...] = (),
 ) -> Recording:
-    """Recording `spec` of `card` with these series."""
-    return Recording(
+    """Recording `spec` of `card` with these series, cut to its span where it has one."""
+    recording = Recording(
         id=spec.id,
         dataset=card.name,
         subject=subject_of(card, spec),
@@ -57,6 +57,7 @@ def build(
         intervals=intervals or {},
         history=(f"read ({card.reader})", *notes),
     )
+    return recording if spec.span is None else recording.slice(*spec.span)
 
 
 def adopt(found: Recording, card: DatasetCard, spec: RecordingSpec, path: Path) -> Recording:

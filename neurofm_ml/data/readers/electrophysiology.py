@@ -4,6 +4,7 @@ Channels of one type become one Signal named after it. MNE's values are in SI un
 """
 
 import configparser
+import functools
 import re
 import warnings
 from collections.abc import Mapping
@@ -142,3 +143,14 @@ def _subject(info: Mapping[str, Any], fallback: str) -> Subject:
     """EDF+ writes "X" for what is not known."""
     known = str(info.get("his_id") or "X")
     return Subject(fallback if known == "X" else known, sex={1: "male", 2: "female"}.get(info.get("sex", 0)))
+
+
+@functools.lru_cache(maxsize=4)
+def montage(name: str) -> Mapping[str, Array]:
+    """Position (3,) in metres of every electrode of one of MNE's montages, by its name in lower case."""
+    import mne
+
+    known = mne.channels.get_builtin_montages()
+    if name not in known:
+        raise ValueError(f"positions is {name!r}, which is no montage of MNE; it has {', '.join(known)}.")
+    return {k.casefold(): v for k, v in mne.channels.make_standard_montage(name).get_positions()["ch_pos"].items()}

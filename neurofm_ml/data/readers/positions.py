@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from neurofm_ml.data.readers.electrophysiology import montage
 from neurofm_ml.knowledge.cards import DatasetCard, SignalSpec, data_root
 from neurofm_ml.types import Array
 
@@ -21,18 +22,10 @@ def positions_of(card: DatasetCard, signal: SignalSpec, ch_names: tuple[str, ...
             raise ValueError(f"{atlas} is not there; the card takes positions from it.")
         places = _centroids(atlas, atlas.stat().st_mtime_ns)
     else:
-        places = _montage(signal.positions)
+        places = montage(signal.positions)
     if unknown := [name for name in ch_names if name.casefold() not in places]:
         raise ValueError(f"{signal.positions} knows no channel {', '.join(unknown)}; correct ch_names or leave `positions` out.")
     return np.array([places[name.casefold()] for name in ch_names])
-
-
-@functools.lru_cache(maxsize=4)
-def _montage(name: str) -> Mapping[str, Array]:
-    """Position of every electrode of an MNE montage by its name in lower case."""
-    import mne
-
-    return {k.casefold(): v for k, v in mne.channels.make_standard_montage(name).get_positions()["ch_pos"].items()}
 
 
 @functools.lru_cache(maxsize=4)

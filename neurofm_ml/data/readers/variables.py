@@ -13,7 +13,7 @@ _NO_PICKLE = "pickled objects are refused because they can run code: save plain 
 
 
 def load_variables(path: Path, names: Sequence[str]) -> tuple[list[Array], tuple[str, ...]]:
-    """Arrays of the named variables ("" is the only one of a file), and the headers of a table's columns.
+    """Arrays of the named variables ("" is the only one of a file), and the headers of a table that is read whole.
 
     Raises ValueError naming the variables that are there.
     """
@@ -121,4 +121,4 @@ def _from_text(path: Path, names: Sequence[str]) -> tuple[list[Array], tuple[str
     named = [_pick(path, name, table.header) for name in names if name]
     rest = [column for column in table.header if column not in named]
     arrays = [table.numbers([name])[:, 0] if name else table.numbers(rest) for name in names]
-    return arrays, tuple(rest) if table.named else ()
+    return arrays, tuple(rest) if table.named and "" in names else ()

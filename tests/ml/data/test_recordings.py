@@ -1,6 +1,7 @@
 """Recordings on disk come back as they were; damage is named; the job `ingest` tells what it found."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,7 @@ def pickle_in(path: Path) -> None:
         ("recording.json", Path.unlink, r"holds no recording \(no recording.json\)"),
     ],
 )
-def test_damage_is_named(tmp_path: Path, name: str, damage, match: str) -> None:  # type: ignore[no-untyped-def]
+def test_damage_is_named(tmp_path: Path, name: str, damage: Callable[[Path], object], match: str) -> None:
     folder = save_recording(example(), tmp_path)
     damage(folder / name)
     with pytest.raises(ValueError, match=match):

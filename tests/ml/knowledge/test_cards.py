@@ -90,6 +90,7 @@ def test_without_data_only_the_simulation_is_here() -> None:
         ({"pattern": "/etc/{id}"}, "it must stay inside the card's root"),
         ({"root": "../elsewhere"}, "root is '../elsewhere'; it must not climb out"),
         ({"recordings": [{"id": "a", "subjct": {"id": "b"}}]}, r"card.recordings\[0\] has no field 'subjct'. Did you mean 'subject'?"),
+        ({"recordings": [{"id": "a", "span": [2, 1]}]}, "recording 'a': span is 2.0 to 1.0; the end must follow"),
         ({"subjects": {"file": "t.csv", "key": "id"}}, "card.subjects needs 'fields'"),
     ],
 )
@@ -98,7 +99,9 @@ def test_a_wrong_card_is_refused(tmp_path: Path, changes: dict[str, object], mat
         read_card(write_card(tmp_path, **changes))
 
 
-@pytest.mark.parametrize(("text", "match"), [("", "it holds no fields"), ("name: [", "mine.yaml: while parsing"), ("- a\n", "holds no fields")])
+@pytest.mark.parametrize(
+    ("text", "match"), [("", "it holds no fields"), ("name: [", "mine.yaml: while parsing"), ("- a\n", "holds no fields")]
+)
 def test_a_file_that_is_no_card_is_refused(tmp_path: Path, text: str, match: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
@@ -126,7 +129,7 @@ def test_a_name_taken_twice_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_cards_folder_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEUROFM_CARDS", str(tmp_path / "nowhere"))
-    with pytest.raises(ValueError, match="NEUROFM_CARDS is .*nowhere"):
+    with pytest.raises(ValueError, match=r"NEUROFM_CARDS is .*nowhere"):
         datasets()
 
 
@@ -151,7 +154,16 @@ def test_root_is_under_neurofm_data_else_beside_the_card(tmp_path: Path, monkeyp
     ],
 )
 def test_recordings_are_found_by_pattern(tmp_path: Path, pattern: str, ids: list[str]) -> None:
-    for name in ("x.csv", "y.csv", "sub-1/ses-a.csv", "sub-1/ses-b.csv", "sub-2/ses-a.csv", "p7/p7.rd.1.gz", "p7/p7.rd.2.gz", "p8/p8.rd.1.gz"):
+    for name in (
+        "x.csv",
+        "y.csv",
+        "sub-1/ses-a.csv",
+        "sub-1/ses-b.csv",
+        "sub-2/ses-a.csv",
+        "p7/p7.rd.1.gz",
+        "p7/p7.rd.2.gz",
+        "p8/p8.rd.1.gz",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "p8/p7.rd.9.gz").touch()
