@@ -23,7 +23,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -107,11 +107,16 @@ def job(name: str, config_class: type, version: str, **more: Any) -> Callable[[C
     return add
 
 
+def claims(*blocking: str, warn: Sequence[str] = ()) -> dict[str, Literal["warn", "error"]]:
+    """The checks a job announces: those that block what flows from the artifact, those that only warn."""
+    return {**dict.fromkeys(blocking, "error"), **dict.fromkeys(warn, "warn")}
+
+
 # ---------------------------------------------------------------- what there is to run
 # Imports stand inside: a process that only plans work must not pay for torch.
 
 
-@job("ingest", presets.IngestConfig, "1", reads=lambda cfg: to_dict(datasets()[cfg.dataset]))
+@job("ingest", presets.IngestConfig, "1", checks=claims("expected_numbers"), reads=lambda cfg: to_dict(datasets()[cfg.dataset]))
 def ingest(cfg: presets.IngestConfig, inputs: Inputs, out: Path) -> Report:
     """Raw files of a dataset -> recordings."""
     from neurofm_ml.data.ingest import ingest
@@ -119,7 +124,27 @@ def ingest(cfg: presets.IngestConfig, inputs: Inputs, out: Path) -> Report:
     return ingest(cfg, inputs["raw"], out)
 
 
-@job("assess_quality", presets.QualityConfig, "1")
+QUALITY = claims(
+    "values_are_finite",
+    "clock_is_sane",
+    "channels_vary",
+    warn=(
+        "no_channel_is_flat",
+        "behaviour_is_complete",
+        "signals_cover_the_recording",
+        "no_long_gaps",
+        "nothing_is_frozen",
+        "nothing_is_clipped",
+        "amplitudes_are_plausible",
+        "counts_are_whole",
+        "rates_are_plausible",
+        "units_fire",
+        "refractory_periods_hold",
+    ),
+)
+
+
+@job("assess_quality", presets.QualityConfig, "1", checks=QUALITY)
 def assess_quality(cfg: presets.QualityConfig, inputs: Inputs, out: Path) -> Report:
     """Recordings -> quality table and blocking checks."""
     from neurofm_ml.data.quality import assess
@@ -127,7 +152,10 @@ def assess_quality(cfg: presets.QualityConfig, inputs: Inputs, out: Path) -> Rep
     return assess(cfg, inputs["recordings"][0], out)
 
 
-@job("write_shards", presets.ShardsConfig, "1")
+SHARDS = claims("splits_are_disjoint", "shards_verify", "neural_signals_are_finite", warn=("splits_are_filled", "recordings_are_used"))
+
+
+@job("write_shards", presets.ShardsConfig, "1", checks=SHARDS)
 def write_shards(cfg: presets.ShardsConfig, inputs: Inputs, out: Path) -> Report:
     """Recordings -> windows, splits, shards."""
     from neurofm_ml.data.windows import shard_recordings
@@ -135,7 +163,7 @@ def write_shards(cfg: presets.ShardsConfig, inputs: Inputs, out: Path) -> Report
     return shard_recordings(cfg, inputs["recordings"][0], out)
 
 
-@job("fit_scaler", presets.ScalerConfig, "1")
+@job("fit_scaler", presets.ScalerConfig, "1", checks=claims("scaler_is_finite"))
 def fit_scaler(cfg: presets.ScalerConfig, inputs: Inputs, out: Path) -> Report:
     """Training windows of every dataset with this modality -> mean and deviation per channel."""
     from neurofm_ml.data.scaler import fit
@@ -143,7 +171,10 @@ def fit_scaler(cfg: presets.ScalerConfig, inputs: Inputs, out: Path) -> Report:
     return fit(cfg, inputs["shards"], out)
 
 
-@job("read_foci", presets.FociConfig, "1")
+FOCI = claims("counts_match_the_corpus", "peaks_are_finite", warn=("peaks_are_in_the_brain",))
+
+
+@job("read_foci", presets.FociConfig, "1", checks=FOCI)
 def read_foci(cfg: presets.FociConfig, inputs: Inputs, out: Path) -> Report:
     """A corpus of coordinates -> one table of peaks."""
     from neurofm_ml.data.foci import ingest_foci
@@ -151,7 +182,7 @@ def read_foci(cfg: presets.FociConfig, inputs: Inputs, out: Path) -> Report:
     return ingest_foci(cfg, out)
 
 
-@job("pretrain", presets.PretrainConfig, "1", resumes=True)
+@job("pretrain", presets.PretrainConfig, "1", checks=claims("loss_is_finite", warn=("loss_fell",)), resumes=True)
 def pretrain(cfg: presets.PretrainConfig, inputs: Inputs, out: Path) -> Report:
     """Shards and scalers -> pretrained checkpoint."""
     from neurofm_ml.training.pretrain import pretrain
@@ -167,7 +198,7 @@ def adapt(cfg: presets.AdaptConfig, inputs: Inputs, out: Path) -> Report:
     return adapt(cfg, inputs["pretrained"][0], inputs["shards"], inputs["scaler"], out)
 
 
-@job("fit_baselines", presets.BaselinesConfig, "1")
+@job("fit_baselines", presets.BaselinesConfig, "1", checks=claims("controls_at_chance"))
 def fit_baselines(cfg: presets.BaselinesConfig, inputs: Inputs, out: Path) -> Report:
     """Labelled shards of one dataset -> predictions and scores of the tuned baselines."""
     from neurofm_ml.evaluation.baselines import fit_baselines
@@ -175,7 +206,7 @@ def fit_baselines(cfg: presets.BaselinesConfig, inputs: Inputs, out: Path) -> Re
     return fit_baselines(cfg, inputs["shards"][0], inputs["scaler"], out)
 
 
-@job("score", presets.ScoreConfig, "1")
+@job("score", presets.ScoreConfig, "1", checks=claims("controls_at_chance"))
 def score(cfg: presets.ScoreConfig, inputs: Inputs, out: Path) -> Report:
     """Pretrained and adapted checkpoints, labelled shards, baselines -> the scores table."""
     from neurofm_ml.evaluation.score import score
@@ -183,7 +214,7 @@ def score(cfg: presets.ScoreConfig, inputs: Inputs, out: Path) -> Report:
     return score(cfg, inputs["pretrained"][0], inputs["adapted"][0], inputs["shards"], inputs["scaler"], inputs["baselines"], out)
 
 
-@job("export_onnx", presets.OnnxConfig, "1")
+@job("export_onnx", presets.OnnxConfig, "1", checks=claims("onnx_matches_torch"))
 def export_onnx(cfg: presets.OnnxConfig, inputs: Inputs, out: Path) -> Report:
     """Adapted decoders -> ONNX files, each compared with torch."""
     from neurofm_ml.release.onnx import export
@@ -271,8 +302,7 @@ def _compute(plan: _Plan) -> JobResult:
     _prepare(plan)
     with preemptible():
         report = plan.job.function(plan.config, {role: [Path(d["path"]) for d in found] for role, found in plan.inputs.items()}, plan.work)
-    if plan.job.checks:
-        _check_claims(plan, report)
+    _check_claims(plan, report)
     artifacts = {str(p.relative_to(plan.work)): file_hash(p) for p in _files(plan.work) if p.name != "job.json"}
     result = JobResult(
         job=plan.spec.job,
