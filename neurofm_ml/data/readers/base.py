@@ -105,4 +105,4 @@ def as_columns(values: Array) -> Array:
         raise ValueError(f"it holds {values.dtype}, not real numbers.")
     if values.ndim not in (1, 2):
         raise ValueError(f"its shape is {values.shape}; a series needs (n_times,) or (n_times, n_chans).")
-    return values.reshape(len(values), -1).astype(np.float32)
+    return (values if values.ndim == 2 else values[:, None]).astype(np.float32)
