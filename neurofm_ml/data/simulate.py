@@ -100,6 +100,8 @@ def _simulate_one(card: DatasetCard, spec: RecordingSpec, duration_s: float) -> 
     signals: dict[str, Series] = {}
     planted = {}
     for name, signal in card.signals.items():
+        if signal.modality not in VIEWS:
+            raise ValueError(f"card {card.name!r}: {signal.modality!r} of signal {name!r} is not simulated; allowed: {', '.join(VIEWS)}.")
         owner = session if signal.modality in ("spikes", "calcium") else subject.id
         scene = Scene(card, signal, VIEWS[signal.modality], latent, _rng(card, name, owner), _rng(card, f"{name} noise", spec.id))
         signals[name], planted[name] = _SEEN[signal.modality](scene)
@@ -227,8 +229,9 @@ def _see_calcium(scene: Scene) -> tuple[Series, Planted]:
 
 
 def _see_eeg(scene: Scene) -> tuple[Series, Planted]:
-    """Three sources at random places of the head, each seen by nearby electrodes (a Gaussian of 5 cm)."""
+    """Three sources at random places of the upper head, each seen by nearby electrodes (a Gaussian of 5 cm)."""
     sources = scene.owner.normal(size=(3, 3))
+    sources[:, 2] = np.abs(sources[:, 2])
     sources *= HEAD_RADIUS_M / np.linalg.norm(sources, axis=1, keepdims=True)
     positions = electrode_positions()
     distance = np.linalg.norm(positions[:, None] - sources[None], axis=2)
@@ -242,7 +245,7 @@ def _see_fmri(scene: Scene) -> tuple[Series, Planted]:
     mixing = scene.directions()
     response = haemodynamic_response()
     bold = fftconvolve(scene.latent.fine, response[:, None], axes=0)[: len(scene.latent.fine)] @ mixing.T
-    # Parcels lie in an ellipsoid of the size of the brain, MNI millimetres.
+    # Parcels lie in a box of the size of the brain, MNI millimetres.
     positions = scene.owner.uniform(-1, 1, size=(len(mixing), 3)) * (40.0, 60.0, 40.0) + (0.0, -18.0, 18.0)
     return _sampled(scene, mixing, bold, scene.view.delay_s, _names("parcel", len(mixing)), positions)
 

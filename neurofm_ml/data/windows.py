@@ -1,7 +1,6 @@
-"""Windows and splits: which stretch of which recording is trained on, validated on, tested on.
+"""Windows: recordings on their grid, cut into stretches of equal length, written as shards and read back.
 
-A recording is put on its grid, divided into blocks (one per split) and each block cut into
-windows of equal length. What comes out is the shards artifact:
+Which stretch belongs to which split is the affair of `splits.py`. What comes out is the shards artifact:
 
     <split>-00000.tar ...   windows, one WebDataset sample each
     windows.parquet         one row per window: key, shard, recording, session, subject, split, start, end
@@ -46,9 +45,9 @@ def windows(plan: Blocks, card: DatasetCard) -> list[Window]:
     A block shorter than one window holds none.
     """
     length, stride = round(card.window_s * card.grid_hz), round(card.stride_s * card.grid_hz)
-    if length < 1 or stride < 1:
+    if not 1 <= stride <= length:
         raise ValueError(
-            f"card {card.name!r}: window_s {card.window_s} and stride_s {card.stride_s} need a bin of 1/{card.grid_hz:g} s at least."
+            f"card {card.name!r}: stride_s is {card.stride_s:g}; it needs one bin ({1 / card.grid_hz:g} s) to one window ({card.window_s:g} s)."
         )
     return [Window(split, start, start + length) for split, (a, b) in plan.items() for start in _starts(a, b, length, stride)]
 
@@ -113,8 +112,8 @@ class Survey:
             about = _about(signal)
             if known.setdefault(name, about) != about:
                 raise ValueError(
-                    f"{recording.id}: signal {name!r} has other channels than an earlier recording of session {recording.session!r}; "
-                    "give recordings with other units sessions of their own (the card's field 'session')."
+                    f"{recording.id}: signal {name!r} has other channels, rate or unit than an earlier recording of session "
+                    f"{recording.session!r}; give it a session of its own (the card's field 'session')."
                 )
 
     def _check_length(self, recording: str, name: str, signal: Signal) -> None:

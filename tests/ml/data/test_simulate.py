@@ -1,6 +1,7 @@
 """The simulation holds what it says: signal to noise, delays, Poisson counts, a latent that can be found."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,7 +143,14 @@ def test_electrodes_lie_where_the_10_20_system_puts_them() -> None:
     assert at["Fz"][1] > 0 > at["Pz"][1]
 
 
-def test_a_rate_is_needed(card: DatasetCard) -> None:
-    signals = {**card.signals, "eeg": dataclasses.replace(card.signals["eeg"], sfreq=None)}
-    with pytest.raises(ValueError, match="simulated eeg signal needs sfreq"):
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"sfreq": None}, "simulated eeg signal needs sfreq"),
+        ({"modality": "meg"}, "'meg' of signal 'eeg' is not simulated; allowed: spikes"),
+    ],
+)
+def test_signals_that_cannot_be_simulated(card: DatasetCard, change: dict[str, Any], match: str) -> None:
+    signals = {**card.signals, "eeg": dataclasses.replace(card.signals["eeg"], **change)}
+    with pytest.raises(ValueError, match=match):
         sim.simulate(dataclasses.replace(card, signals=signals), 10.0)

@@ -141,6 +141,12 @@ def test_windows_cover_a_block_and_stay_inside(bins: int, starts: list[int]) -> 
     assert all(w.end - w.start == 20 for w in cut)
 
 
+@pytest.mark.parametrize("stride_s", [0.01, 2.5])
+def test_strides_that_would_skip_or_stand_still(stride_s: float) -> None:
+    with pytest.raises(ValueError, match=r"stride_s is .* it needs one bin \(0.1 s\) to one window \(2 s\)"):
+        windows({"train": (0, 100)}, _card(stride_s=stride_s))
+
+
 def _table(*rows: tuple[str, str, str, float, float]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["recording", "subject", "split", "start", "end"])
 
