@@ -10,6 +10,7 @@ import functools
 import os
 import re
 from dataclasses import field, replace
+from dataclasses import fields as dataclass_fields
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -130,6 +131,9 @@ class SubjectTable:
     missing: tuple[str, ...] = ("", "n/a")
 
     def __post_init__(self) -> None:
+        known = [f.name for f in dataclass_fields(Subject) if f.name != "id"]
+        if unknown := sorted({*self.fields, *self.codes} - set(known)):
+            raise ValueError(f"subjects: a subject has no {', '.join(unknown)}; it has {', '.join(known)}.")
         _check_inside("file", self.file)
 
 
@@ -176,6 +180,9 @@ class DatasetCard:
         for task in self.tasks:
             if unknown := sorted({task.target, *task.inputs} - set(self.signals)):
                 raise ValueError(f"task {task.name!r} names {', '.join(unknown)}; the signals are {', '.join(self.signals)}.")
+            ch_names = self.signals[task.target].ch_names
+            if ch_names and (unknown := sorted(set(task.channels) - set(ch_names))):
+                raise ValueError(f"task {task.name!r} names channel {', '.join(unknown)}; {task.target} has {', '.join(ch_names)}.")
         _check_inside("pattern", self.pattern)
         if ".." in PurePosixPath(self.root).parts:
             raise ValueError(f"root is {self.root!r}; it must not climb out with '..'.")

@@ -91,6 +91,14 @@ def test_without_data_only_the_simulation_is_here() -> None:
         ({"root": "../elsewhere"}, "root is '../elsewhere'; it must not climb out"),
         ({"recordings": [{"id": "a", "subjct": {"id": "b"}}]}, r"card.recordings\[0\] has no field 'subjct'. Did you mean 'subject'?"),
         ({"recordings": [{"id": "a", "span": [2, 1]}]}, "recording 'a': span is 2.0 to 1.0; the end must follow"),
+        ({"subjects": {"file": "t.csv", "key": "id", "fields": {"agee": "AGE"}}}, "subjects: a subject has no agee; it has age, sex"),
+        (
+            {
+                "signals": {"speed": {"modality": "pose", "ch_names": ["vx", "vy"]}},
+                "tasks": [{"name": "t", "target": "speed", "inputs": ["speed"], "channels": ["vz"]}],
+            },
+            "task 't' names channel vz; speed has vx, vy",
+        ),
         ({"subjects": {"file": "t.csv", "key": "id"}}, "card.subjects needs 'fields'"),
     ],
 )
