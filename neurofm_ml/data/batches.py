@@ -29,59 +29,61 @@ Sample = Mapping[str, Any]
 class Vocabulary:
     """Names behind the rows of the embedding tables. Row 0 is nobody: unknown and padding.
 
-    channels: ``dataset/session/signal/channel``; sessions: ``dataset/session``;
+    channels: modality -> ``dataset/session/signal/channel``; sessions: ``dataset/session``;
     tasks: ``dataset/task`` -> number of target columns.
     """
 
-    channels: tuple[str, ...]
+    channels: dict[str, tuple[str, ...]]
     sessions: tuple[str, ...]
     tasks: dict[str, int]
 
     @cached_property
-    def _channel_rows(self) -> dict[str, int]:
-        return {name: i + 1 for i, name in enumerate(self.channels)}
+    def _channel_rows(self) -> dict[str, dict[str, int]]:
+        return {modality: {name: i + 1 for i, name in enumerate(names)} for modality, names in self.channels.items()}
 
     @cached_property
     def _session_rows(self) -> dict[str, int]:
         return {name: i + 1 for i, name in enumerate(self.sessions)}
 
-    @property
-    def channel_std(self) -> Array:
+    def channel_std(self, modality: str) -> Array:
         """(n_channels,) one over the root of the number of channels in each channel's population."""
-        populations = [name.rsplit("/", 1)[0] for name in self.channels]
+        populations = [name.rsplit("/", 1)[0] for name in self.channels.get(modality, ())]
         sizes = Counter(populations)
         return np.array([sizes[p] ** -0.5 for p in populations], np.float32)
 
-    def channel_rows(self, prefix: str, ch_names: Sequence[str]) -> list[int]:
-        return [self._channel_rows.get(f"{prefix}/{name}", 0) for name in ch_names]
+    def channel_rows(self, modality: str, prefix: str, ch_names: Sequence[str]) -> list[int]:
+        """Rows of ``prefix/ch_name`` in the modality's table."""
+        rows = self._channel_rows.get(modality, {})
+        return [rows.get(f"{prefix}/{name}", 0) for name in ch_names]
 
     def session_row(self, session: str) -> int:
         return self._session_rows.get(session, 0)
 
     def union(self, other: "Vocabulary") -> "Vocabulary":
         """This vocabulary followed by what only `other` knows: rows in use keep their place."""
+        modalities = dict.fromkeys((*self.channels, *other.channels))
         return Vocabulary(
-            (*self.channels, *(c for c in other.channels if c not in self._channel_rows)),
-            (*self.sessions, *(s for s in other.sessions if s not in self._session_rows)),
+            {m: tuple(dict.fromkeys((*self.channels.get(m, ()), *other.channels.get(m, ())))) for m in modalities},
+            tuple(dict.fromkeys((*self.sessions, *other.sessions))),
             {**self.tasks, **other.tasks},
         )
 
 
 def build_vocabulary(shards: Iterable[Path]) -> Vocabulary:
     """Vocabulary of some shards artifacts, in their order. Channels placed in space need no rows."""
-    channels, sessions, tasks = [], [], {}
+    channels: dict[str, list[str]] = {}
+    sessions, tasks = [], {}
     for artifact in shards:
         card, table = load_card(artifact), read_channels(artifact)
-        inputs = {name for task in card.tasks for name in task.inputs} | set(neural_signals(card))
         for session, signals in table.items():
             sessions.append(f"{card.name}/{session}")
-            for name in sorted(inputs & set(signals)):
-                if signals[name]["positions"] is None:
-                    channels += [f"{card.name}/{session}/{name}/{ch}" for ch in signals[name]["ch_names"]]
+            for name in (n for n in neural_signals(card) if n in signals and signals[n]["positions"] is None):
+                known = channels.setdefault(signals[name]["modality"], [])
+                known += [f"{card.name}/{session}/{name}/{ch}" for ch in signals[name]["ch_names"]]
         for task in card.tasks:
-            names = next((s[task.target]["ch_names"] for s in table.values() if task.target in s), [])
+            names: list[str] = next((s[task.target]["ch_names"] for s in table.values() if task.target in s), [])
             tasks[f"{card.name}/{task.name}"] = len(task.channels or names)
-    return Vocabulary(tuple(channels), tuple(sessions), tasks)
+    return Vocabulary({m: tuple(names) for m, names in channels.items()}, tuple(sessions), tasks)
 
 
 def read_channels(artifact: Path) -> dict[str, dict[str, Any]]:
@@ -98,14 +100,28 @@ def neural_signals(card: DatasetCard) -> tuple[str, ...]:
     return tuple(name for name, spec in card.signals.items() if spec.modality in NEURAL)
 
 
+def standardised(values: Array, modality: str, mean: Array, std: Array) -> Array:
+    """z-scores (T, C) as models read them; spike counts are square-rooted first, as the scaler was."""
+    z: Array = ((np.sqrt(values) if modality == "spikes" else values) - mean) / std
+    return z
+
+
 class Collate:
     """Samples of one or several shards artifacts -> Batch.
 
-    `signals` limits which inputs are taken (None: every neural signal).
+    `signals` limits which inputs are taken (None: every neural signal). `labelled` maps recordings,
+    ``dataset/recording``, to the only seconds [start, end) whose targets are shown.
     """
 
-    def __init__(self, shards: Iterable[Path], vocabulary: Vocabulary, scaler: Scaler, signals: Sequence[str] | None = None) -> None:
-        self.vocabulary, self.scaler, self.signals = vocabulary, scaler, signals
+    def __init__(
+        self,
+        shards: Sequence[Path],
+        vocabulary: Vocabulary,
+        scaler: Scaler,
+        signals: Sequence[str] | None = None,
+        labelled: Mapping[str, tuple[float, float]] | None = None,
+    ) -> None:
+        self.vocabulary, self.scaler, self.signals, self.labelled = vocabulary, scaler, signals, labelled or {}
         self.cards = {card.name: card for card in map(load_card, shards)}
         self.channels = {load_card(path).name: read_channels(path) for path in shards}
 
@@ -135,7 +151,7 @@ class Collate:
 
     def _stream(self, name: str, samples: Sequence[Sample]) -> StreamBatch:
         """Samples that lack the signal stay False in its mask."""
-        abouts = {s["__key__"]: self.channels[s["json"]["dataset"]][s["json"]["session"]].get(name) for s in samples if name in s}
+        abouts = {s["__key__"]: self.channels[s["json"]["dataset"]][s["json"]["session"]][name] for s in samples if name in s}
         n, length = len(samples), max(len(s[name]) for s in samples if name in s)
         width = max(s[name].shape[1] for s in samples if name in s)
         modality = next(iter(abouts.values()))["modality"]
@@ -149,9 +165,9 @@ class Collate:
                 continue
             t, c = sample[name].shape
             counts[i, :t, :c] = sample[name]
-            values[i, :t, :c] = self._standardised(name, sample, modality)
+            values[i, :t, :c] = standardised(sample[name], modality, *self._scale(name, sample))
             mask[i, :t], channel_mask[i, :c] = True, True
-            ids[i, :c] = self.vocabulary.channel_rows(f"{_session(sample)}/{name}", about["ch_names"])
+            ids[i, :c] = self.vocabulary.channel_rows(modality, f"{_session(sample)}/{name}", about["ch_names"])
             positions[i, :c] = about["positions"] or 0
             signal = sample["json"]["signals"][name]
             t0[i], dt[i] = signal["t0"] - sample["json"]["start"], 1 / signal["sfreq"]
@@ -169,11 +185,8 @@ class Collate:
             counts=torch.from_numpy(counts) if modality == "spikes" else None,
         )
 
-    def _standardised(self, name: str, sample: Sample, modality: str) -> Array:
-        mean, std = self.scaler(sample["json"]["dataset"], sample["json"]["session"], name)
-        values = np.sqrt(sample[name]) if modality == "spikes" else sample[name]
-        z: Array = (values - mean) / std
-        return z
+    def _scale(self, name: str, sample: Sample) -> tuple[Array, Array]:
+        return self.scaler(sample["json"]["dataset"], sample["json"]["session"], name)
 
     def _targets(self, samples: Sequence[Sample], length: int) -> dict[str, torch.Tensor]:
         targets: dict[str, Array] = {}
@@ -190,10 +203,12 @@ class Collate:
     def _target(self, sample: Sample, target: str, channels: Sequence[str]) -> Array:
         meta = sample["json"]
         names = self.channels[meta["dataset"]][meta["session"]][target]["ch_names"]
-        mean, std = self.scaler(meta["dataset"], meta["session"], target)
+        mean, std = self._scale(target, sample)
         columns = [names.index(ch) for ch in channels or names]
         z: Array = (sample[target][:, columns] - mean[columns]) / std[columns]
-        return z
+        start, end = self.labelled.get(f"{meta['dataset']}/{meta['recording']}", (-np.inf, np.inf))
+        times = meta["grid"]["t0"] + (np.arange(len(z)) + 0.5) / meta["grid"]["hz"]
+        return np.where(((times >= start) & (times < end))[:, None], z, np.nan)
 
 
 def _session(sample: Sample) -> str:

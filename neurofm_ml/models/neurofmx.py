@@ -8,6 +8,7 @@ Shapes: B batch, L latents, P patches, C channels, S samples of a patch, K targe
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from neurofm_ml.nn.perceiver import GridFusion
 from neurofm_ml.nn.recurrent import GRUBlock
 from neurofm_ml.nn.ssm import SSMBlock
 from neurofm_ml.presets import NeuroFMxConfig
-from neurofm_ml.tokenizers import TOKENIZERS
+from neurofm_ml.tokenizers import TOKENIZERS, Tokenizer
 from neurofm_ml.types import Batch, Latents, StreamBatch
 
 
@@ -36,8 +37,8 @@ class NeuroFMx(nn.Module):
     def __init__(self, cfg: NeuroFMxConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
         self.cfg, self.vocabulary = cfg, vocabulary
-        d, std = cfg.d_model, torch.from_numpy(vocabulary.channel_std)
-        self.tokenizers = nn.ModuleDict({m: TOKENIZERS[m](std, d) for m in TOKENIZERS})
+        d, std = cfg.d_model, {m: torch.from_numpy(vocabulary.channel_std(m)) for m in TOKENIZERS}
+        self.tokenizers = nn.ModuleDict({m: TOKENIZERS[m](std[m], d) for m in TOKENIZERS})
         self.modality = nn.ParameterDict({m: nn.Parameter(torch.zeros(d)) for m in TOKENIZERS})
         self.session = nn.Embedding(len(vocabulary.sessions) + 1, d, padding_idx=0)
         nn.init.zeros_(self.session.weight)
@@ -45,7 +46,7 @@ class NeuroFMx(nn.Module):
         self.backbone = nn.ModuleList(_blocks(cfg))
         self.norm = nn.LayerNorm(d) if cfg.prenorm else nn.Identity()
         self.behaviour = nn.ModuleDict({task: nn.Linear(d, k) for task, k in vocabulary.tasks.items()})
-        self.activity = nn.ModuleDict({m: ActivityHead(d, TOKENIZERS[m].n_samples, len(std)) for m in TOKENIZERS})
+        self.activity = nn.ModuleDict({m: ActivityHead(d, TOKENIZERS[m].n_samples, len(std[m])) for m in TOKENIZERS})
 
     def forward(self, batch: Batch, hidden: Mapping[str, Tensor] | None = None, activity: bool = False) -> Prediction:
         """Latents, every target of the batch, and, where asked for, the activity of every signal.
@@ -63,7 +64,7 @@ class NeuroFMx(nn.Module):
         """What the model makes of the input: one latent per bin of the batch's grid."""
         sequences = []
         for name, stream in batch.streams.items():
-            tokens = self.tokenizers[stream.modality](stream, hidden.get(name))
+            tokens = self.tokenizer(stream.modality)(stream, hidden.get(name))
             sequences.append(tokens.shifted(self.modality[stream.modality]))
         values, there = self.fusion(sequences, batch.times, batch.dt)
         mask = batch.mask & there
@@ -74,13 +75,16 @@ class NeuroFMx(nn.Module):
 
     def predict_activity(self, latents: Latents, batch: Batch, stream: StreamBatch) -> Tensor:
         """Activity (B, P, C, S) of each patch of a signal, read from the latent of the bin it lies in."""
-        tokenizer = self.tokenizers[stream.modality]
+        tokenizer = self.tokenizer(stream.modality)
         dt = stream.dt[:, None] * tokenizer.size(stream)
         n = stream.values.shape[1] // tokenizer.size(stream)
         centres = stream.t0[:, None] + (torch.arange(n, device=dt.device) + 0.5) * dt
         bins = ((centres - batch.times[:, :1]) / batch.dt[:, None]).round().long().clamp(0, batch.times.shape[1] - 1)
         values = latents.values.gather(1, bins[..., None].expand(-1, -1, latents.values.shape[2]))
         return self.activity[stream.modality](values, tokenizer.who(stream), stream.ids)
+
+    def tokenizer(self, modality: str) -> Tokenizer:
+        return cast(Tokenizer, self.tokenizers[modality])
 
     def n_parameters(self) -> int:
         """Parameters shared by all sessions: without the tables of channels, sessions and readouts."""
@@ -107,4 +111,7 @@ class ActivityHead(nn.Module):
 def _blocks(cfg: NeuroFMxConfig) -> list[nn.Module]:
     if cfg.backbone == "gru":
         return [GRUBlock(cfg.d_model, cfg.bidirectional, cfg.dropout) for _ in range(cfg.n_layers // 2)]
-    return [SSMBlock(cfg.d_model, cfg.n_heads, cfg.d_state, cfg.d_conv, cfg.expand, cfg.bidirectional, cfg.dropout, norm=cfg.prenorm) for _ in range(cfg.n_layers)]
+    return [
+        SSMBlock(cfg.d_model, cfg.n_heads, cfg.d_state, cfg.d_conv, cfg.expand, cfg.bidirectional, cfg.dropout, norm=cfg.prenorm)
+        for _ in range(cfg.n_layers)
+    ]

@@ -7,9 +7,7 @@ the one it was traced at.
 Shapes: B batch, T samples, C channels, L bins, K target columns.
 """
 
-import logging
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +51,7 @@ class Deployed(nn.Module):
         return torch.cat(guesses, -1) * self.unit + self.offset
 
     def _batch(self, activity: Tensor) -> Batch:
-        b, t, _ = activity.shape
+        b = activity.shape[0]
         about = self.about
         ones = torch.ones_like(activity[:, :, 0], dtype=torch.bool)
         each = torch.ones_like(activity[:, 0, 0])
@@ -106,7 +104,15 @@ def to_onnx(module: nn.Module, example: Tensor, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module, (example,), path, input_names=["activity"], output_names=["behaviour"], dynamic_shapes=dynamic, dynamo=True, verbose=False, external_data=False
+            module,
+            (example,),
+            path,
+            input_names=["activity"],
+            output_names=["behaviour"],
+            dynamic_shapes=dynamic,
+            dynamo=True,
+            verbose=False,
+            external_data=False,
         )
 
 

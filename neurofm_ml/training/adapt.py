@@ -1,8 +1,10 @@
 """The `adapt` job: fine-tune a pretrained model on every decoding problem, one decoder per recording and input."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from neurofm_ml.data.batches import build_vocabulary
@@ -11,13 +13,17 @@ from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler, load_scaler
 from neurofm_ml.models import NeuroFMx
 from neurofm_ml.presets import AdaptConfig
-from neurofm_ml.training.decoders import Decoder, Problem, describe, extend, find_problems, fit_decoder, load_model, predict_block, save_decoder
-from neurofm_ml.training.loop import History
+from neurofm_ml.training.curves import read_curves
+from neurofm_ml.training.decoders import Decoder, describe, extend, fit_decoder, load_model, predict_block, save_decoder
+from neurofm_ml.training.problems import Problem, find_problems
+from neurofm_ml.training.tuning import embed_by_tuning
 from neurofm_ml.types import Check, Report
+
+METHOD = "fine_tuned"
 
 
 def adapt(cfg: AdaptConfig, pretrained: Path, shards: Sequence[Path], scaler: Sequence[Path], out: Path) -> Report:
-    """Fine-tune on the training block of every problem; write ``decoders/<problem>`` and ``predictions``.
+    """Write ``decoders/<problem>`` and ``predictions`` of the test blocks.
 
     A problem that is finished is not fitted again, so a killed run goes on where it stood.
     """
@@ -26,12 +32,60 @@ def adapt(cfg: AdaptConfig, pretrained: Path, shards: Sequence[Path], scaler: Se
     wanted = [path for path in shards if cfg.datasets is None or load_card(path).name in cfg.datasets]
     problems = [problem for path in wanted for problem in find_problems(path)]
     if not problems:
-        raise ValueError("no dataset here has a decoding task with train, validation and test blocks; add `tasks` to a card or adapt other datasets.")
-    checks: list[Check] = []
+        raise ValueError(
+            "no dataset here has a decoding task with train, validation and test blocks; add `tasks` to a card, or choose others."
+        )
     for problem in tqdm(problems, desc="adapt", disable=None):
         if not (out / "decoders" / problem.name / "model.json").exists():
-            model = extend(base, build_vocabulary([problem.shards]), cfg.seed)
-            history = fit_decoder(model, problem, scale, cfg.train, cfg.augment, out / "fits" / problem.name, cfg.seed)
-            save_predictions(model, problem, scale, "fine-tuned", cfg.seed, history, out / "predictions")
-            save_decoder(out / "decoders" / problem.name, Decoder(model, describe(model, problem, scale)))
-    return Report({"decoders": len(problems), "parameters": base.n_parameters()}, (_all_fell(out, problems),))
+            _adapt_one(cfg, base, problem, scale, out)
+    return Report({"decoders": len(problems), "parameters": base.n_parameters()}, (_losses(problems, out),))
+
+
+def _adapt_one(cfg: AdaptConfig, base: NeuroFMx, problem: Problem, scaler: Scaler, out: Path) -> None:
+    model = adapted_to(base, problem, scaler, cfg.seed)
+    history = fit_decoder(model, problem, scaler, cfg.train, cfg.augment, out / "fits" / problem.name, cfg.seed)
+    for prediction in predictions(model, problem, scaler, "test", METHOD, "neurofmx", cfg.seed, history.seconds):
+        save_prediction(prediction, out / "predictions")
+    save_decoder(out / "decoders" / problem.name, Decoder(model, describe(model, problem, scaler)))
+
+
+def adapted_to(base: NeuroFMx, problem: Problem, scaler: Scaler, seed: int) -> NeuroFMx:
+    """A copy of `base` that can be fitted to `problem`; a session it has never seen starts from its tuning maps."""
+    model = extend(base, build_vocabulary([problem.shards]), seed)
+    if not base.vocabulary.session_row(f"{problem.dataset}/{problem.session}"):
+        embed_by_tuning(model, [problem], scaler)
+    return model
+
+
+def predictions(
+    model: NeuroFMx, problem: Problem, scaler: Scaler, split: str, method: str, family: str, seed: int, train_seconds: float
+) -> list[Prediction]:
+    """What a fitted model says of a block, one entry per task."""
+    began = time.perf_counter()
+    blocks = predict_block(model, problem, scaler, split)
+    seconds = time.perf_counter() - began
+    return [
+        Prediction(
+            problem.dataset,
+            problem.recording,
+            task,
+            method,
+            family,
+            y_true=block.truth,
+            y_pred=block.guess,
+            times=block.times,
+            mask=np.asarray(np.isfinite(block.truth).all(1)),
+            parameters=model.n_parameters(),
+            train_seconds=train_seconds,
+            samples_per_second=len(block.times) / seconds,
+            trained_on=f"{problem.dataset}/{problem.recording}",
+            seed=seed,
+        )
+        for task, block in blocks.items()
+    ]
+
+
+def _losses(problems: Sequence[Problem], out: Path) -> Check:
+    """Every fit ends finite; the last loss of each is the number judged."""
+    last = {p.name: float(read_curves(out / "fits" / p.name / "metrics.csv")["loss"][1][-1]) for p in problems}
+    return Check("loss_is_finite", all(np.isfinite(v) for v in last.values()), numbers=last, threshold="finite")

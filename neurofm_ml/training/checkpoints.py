@@ -2,7 +2,7 @@
 
     checkpoints/step-000100/
         weights.safetensors  ema.safetensors  optimizer.safetensors
-        state.json           seed, data cursor, config, provenance
+        state.json           data cursor, config and seed, provenance, seconds so far
         manifest.json        size and sha256 of each file, written last
 
 A checkpoint is written beside its place and renamed into it, so a process killed at any moment

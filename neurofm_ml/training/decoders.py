@@ -9,51 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from neurofm_ml.config import config, from_dict, to_dict
 from neurofm_ml.data.batches import Collate, Vocabulary, read_channels
 from neurofm_ml.data.loader import Loader
-from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler
-from neurofm_ml.knowledge.cards import TaskSpec
 from neurofm_ml.models import NeuroFMx
-from neurofm_ml.presets import SPLITS, AugmentConfig, NeuroFMxConfig, TrainConfig
+from neurofm_ml.presets import AugmentConfig, NeuroFMxConfig, TrainConfig
 from neurofm_ml.training.checkpoints import load_weights, save_weights
 from neurofm_ml.training.loop import History, fit
+from neurofm_ml.training.problems import Problem, target_names, target_scale
 from neurofm_ml.training.steps import weighted_loss
 from neurofm_ml.types import Array, Batch
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What one decoder answers: the tasks of one recording that read the same inputs."""
-
-    shards: Path
-    dataset: str
-    recording: str
-    session: str
-    inputs: tuple[str, ...]
-    tasks: tuple[TaskSpec, ...]
-
-    @property
-    def name(self) -> str:
-        return "-".join((self.dataset, self.recording, *self.inputs))
-
-    def task_names(self) -> list[str]:
-        return [f"{self.dataset}/{task.name}" for task in self.tasks]
-
-
-def find_problems(shards: Path) -> Iterator[Problem]:
-    """Every decoding problem of a dataset whose recordings are split in time, so that each has blocks to test on."""
-    card = load_card(shards)
-    table = pd.read_parquet(shards / "windows.parquet", columns=["recording", "session", "split"])
-    for (recording, session), rows in table.groupby(["recording", "session"]):
-        if set(SPLITS) <= set(rows["split"]):
-            for inputs in dict.fromkeys(task.inputs for task in card.tasks):
-                yield Problem(shards, card.name, recording, session, inputs, tuple(t for t in card.tasks if t.inputs == inputs))
 
 
 def fit_decoder(
@@ -84,13 +53,13 @@ def predict_block(model: NeuroFMx, problem: Problem, scaler: Scaler, split: str)
         for name, stitch in stitches.items():
             task = f"{problem.dataset}/{name}"
             stitch.add(batch, torch.stack([batch.targets[task], predicted[task]]))
-    return {task.name: stitches[task.name].block(*_unit(problem, task, scaler)) for task in problem.tasks}
+    return {task.name: stitches[task.name].block(*target_scale(problem, task, scaler)) for task in problem.tasks}
 
 
 def _loader(model: NeuroFMx, problem: Problem, scaler: Scaler, split: str, batch_size: int, seed: int) -> Loader:
-    collate = Collate([problem.shards], model.vocabulary, scaler, signals=problem.inputs)
-    where = {"recording": [problem.recording]}
-    return Loader([problem.shards], split=split, batch_size=batch_size, seed=seed, where=where, collate=collate)
+    labelled = {f"{problem.dataset}/{problem.recording}": problem.labelled} if problem.labelled and split == "train" else None
+    collate = Collate([problem.shards], model.vocabulary, scaler, problem.inputs, labelled)
+    return Loader([problem.shards], split=split, batch_size=batch_size, seed=seed, where=problem.windows(split), collate=collate)
 
 
 class _Stitch:
@@ -108,21 +77,16 @@ class _Stitch:
         self.windows.append((bins[valid].numpy(), values[:, valid].numpy(), weights.expand(valid.shape)[valid].numpy()))
 
     def block(self, mean: Array, std: Array) -> Block:
-        bins, values, weights = (np.concatenate(parts, axis) for parts, axis in zip(zip(*self.windows, strict=True), (0, 1, 0), strict=True))
+        bins, values, weights = (
+            np.concatenate(parts, axis) for parts, axis in zip(zip(*self.windows, strict=True), (0, 1, 0), strict=True)
+        )
         first, n = bins.min(), int(np.ptp(bins)) + 1
         total, weight = np.zeros((2, n, values.shape[2])), np.zeros(n)
         np.add.at(weight, bins - first, weights)
-        np.add.at(total, (slice(None), bins - first), values * weights[:, None])
+        for side, value in zip(total, values, strict=True):
+            np.add.at(side, bins - first, value * weights[:, None])
         truth, guess = total / weight[:, None] * std + mean
         return Block(truth, guess, (np.arange(n) + first + 0.5) * self.dt)
-
-
-def _unit(problem: Problem, task: TaskSpec, scaler: Scaler) -> tuple[Array, Array]:
-    """Mean and deviation (K,) that bring a task's z-scores back to its unit."""
-    names = read_channels(problem.shards)[problem.session][task.target]["ch_names"]
-    columns = [names.index(name) for name in task.channels or names]
-    mean, std = scaler(problem.dataset, problem.session, task.target)
-    return mean[columns], std[columns]
 
 
 def extend(model: NeuroFMx, vocabulary: Vocabulary, seed: int) -> NeuroFMx:
@@ -178,9 +142,9 @@ def describe(model: NeuroFMx, problem: Problem, scaler: Scaler) -> DecoderAbout:
     (signal,) = problem.inputs
     channels = read_channels(problem.shards)[problem.session]
     mean, std = scaler(problem.dataset, problem.session, signal)
-    units = [_unit(problem, task, scaler) for task in problem.tasks]
+    units = [target_scale(problem, task, scaler) for task in problem.tasks]
     session = f"{problem.dataset}/{problem.session}"
-    names = [f"{task.name}/{name}" for task in problem.tasks for name in task.channels or channels[task.target]["ch_names"]]
+    names = [f"{task.name}/{name}" for task in problem.tasks for name in target_names(problem, task)]
     return DecoderAbout(
         name=problem.name,
         dataset=problem.dataset,
@@ -190,7 +154,7 @@ def describe(model: NeuroFMx, problem: Problem, scaler: Scaler) -> DecoderAbout:
         dt=1 / channels[signal]["sfreq"],
         session_row=model.vocabulary.session_row(session),
         ch_names=tuple(channels[signal]["ch_names"]),
-        ids=tuple(model.vocabulary.channel_rows(f"{session}/{signal}", channels[signal]["ch_names"])),
+        ids=tuple(model.vocabulary.channel_rows(channels[signal]["modality"], f"{session}/{signal}", channels[signal]["ch_names"])),
         mean=tuple(map(float, mean)),
         std=tuple(map(float, std)),
         tasks=tuple(problem.task_names()),
@@ -223,7 +187,9 @@ def load_model(folder: Path) -> NeuroFMx:
 
 
 def _save(folder: Path, model: NeuroFMx, more: Mapping[str, Any]) -> None:
-    save_weights(folder, model.state_dict(), {"family": "neurofmx", "config": to_dict(model.cfg), "vocabulary": to_dict(model.vocabulary), **more})
+    save_weights(
+        folder, model.state_dict(), {"family": "neurofmx", "config": to_dict(model.cfg), "vocabulary": to_dict(model.vocabulary), **more}
+    )
 
 
 def _load(folder: Path) -> tuple[NeuroFMx, dict[str, Any]]:

@@ -195,7 +195,7 @@ class _Run:
         self.objective, self.stepper = fabric.setup(_Objective(model, cfg.compile), self.optimizer)
         self.ema = Ema(model, cfg.ema)
         self.seed = seed
-        self.identity, self.provenance = {"seed": seed, "config": to_dict(cfg)}, provenance
+        self.identity, self.provenance = {"seed": seed, **to_dict(cfg)}, provenance
         self.seconds = 0.0
         self.pending: list[_Update] = []
 
@@ -228,7 +228,9 @@ class _Run:
                 due = step % cfg.checkpoint_every == 0 or step == cfg.steps
                 stopping = not due and self._agree(stop, step)
                 if due or stopping or step % cfg.log_every == 0:
-                    metrics.write(step, self._means())
+                    means = self._means()
+                    metrics.write(step, means)
+                    bar.set_postfix(loss=f"{means['loss']:.4g}")
                 if due:
                     with torch.no_grad():
                         metrics.write(step, {f"validation/{name}": value for name, value in validate(self.ema.model).items()})
@@ -281,10 +283,11 @@ class _Run:
                     f"The last good checkpoint is kept in {self.out / 'checkpoints'}; lower TrainConfig.lr "
                     f"(now {self.cfg.lr}) or look for values in the batches that are not finite."
                 )
-        found: dict[str, list[float]] = {"loss": [loss for loss, _ in rows], "grad_norm": [norm for _, norm in rows]}
+        found: dict[str, list[float]] = {}
         for parts in (parts for update in updates for parts in update.parts):
             for name, value in parts.items():
                 found.setdefault(name, []).append(float(value))
+        found |= {"loss": [loss for loss, _ in rows], "grad_norm": [norm for _, norm in rows]}
         return {name: float(np.mean(values)) for name, values in found.items()}
 
     def _agree(self, stop: Callable[[], bool], step: int) -> bool:
@@ -302,24 +305,16 @@ class _Run:
     def _save(self, step: int) -> None:
         if self.fabric.is_global_zero:
             weights, ema = self.model.state_dict(), self.ema.model.state_dict()
-            state = {**self.identity, "provenance": self.provenance, "cursor": self.batches.state_dict(), "seconds": self.seconds}
+            state = {"config": self.identity, "provenance": self.provenance, "cursor": self.batches.state_dict(), "seconds": self.seconds}
             checkpoint = Checkpoint(step, weights, ema, pack_state(self.optimizer, self.model), state)
             save_checkpoint(self.out / "checkpoints", checkpoint, self.cfg.keep)
 
 
 def _refuse_other_run(checkpoint: Checkpoint, identity: Mapping[str, Any], out: Path) -> None:
     """Raise ValueError listing everything this run has otherwise than the checkpoint it would resume."""
-    was, now = (_flat({name: source[name] for name in identity}) for source in (checkpoint.state, identity))
-    changed = [f"{name} was {was.get(name)!r}, is {now.get(name)!r}" for name in sorted({*was, *now}) if was.get(name) != now.get(name)]
+    was = checkpoint.state["config"]
+    changed = [f"{name} was {was.get(name)!r}, is {value!r}" for name, value in identity.items() if was.get(name) != value]
     if changed:
         raise ValueError(
             f"{out} holds a checkpoint of another run ({'; '.join(changed)}); choose another folder or delete its checkpoints."
         )
-
-
-def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
-    """Leaves of nested mappings by dotted name."""
-    leaves: dict[str, Any] = {}
-    for name, value in nested.items():
-        leaves |= {f"{name}.{k}": v for k, v in _flat(value).items()} if isinstance(value, Mapping) else {name: value}
-    return leaves

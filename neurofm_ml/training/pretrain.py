@@ -14,7 +14,9 @@ from neurofm_ml.models import NeuroFMx
 from neurofm_ml.presets import PretrainConfig
 from neurofm_ml.training.decoders import save_model
 from neurofm_ml.training.loop import fit
+from neurofm_ml.training.problems import find_problems
 from neurofm_ml.training.steps import weighted_loss
+from neurofm_ml.training.tuning import embed_by_tuning
 from neurofm_ml.types import Report
 
 log = logging.getLogger(__name__)
@@ -44,8 +46,9 @@ def build(cfg: PretrainConfig, shards: Sequence[Path], scaler: Sequence[Path]) -
     """A fresh model and the mixture of its datasets' training windows, drawn by the root of their number."""
     vocabulary = build_vocabulary(shards)
     torch.manual_seed(cfg.seed)
-    model = NeuroFMx(cfg.model, vocabulary)
-    collate = Collate(shards, vocabulary, load_scaler(scaler))
+    model, scale = NeuroFMx(cfg.model, vocabulary), load_scaler(scaler)
+    embed_by_tuning(model, (problem for path in shards for problem in find_problems(path)), scale)
+    collate = Collate(shards, vocabulary, scale)
     loaders = {
         load_card(path).name: Loader([path], split="train", batch_size=cfg.train.batch_size, seed=cfg.seed, collate=collate)
         for path in shards

@@ -35,15 +35,14 @@ def weighted_loss(cfg: AugmentConfig, weights: Mapping[str, float]) -> Loss:
 
 def _patch_grid(model: NeuroFMx, batch: Batch, name: str) -> tuple[int, int]:
     stream = batch.streams[name]
-    size: int = model.tokenizers[stream.modality].size(stream)  # type: ignore[union-attr, operator]
-    return stream.values.shape[0], stream.values.shape[1] // size
+    return stream.values.shape[0], stream.values.shape[1] // model.tokenizer(stream.modality).size(stream)
 
 
 def _activity(model: NeuroFMx, batch: Batch, noisy: Batch, hidden: Mapping[str, Tensor]) -> dict[str, Activity]:
     """What was not shown: hidden patches of every channel, and dropped channels throughout."""
     truth = {}
     for name, stream in batch.streams.items():
-        patches, whole = model.tokenizers[stream.modality].patches(stream)  # type: ignore[union-attr, operator]
+        patches, whole = model.tokenizer(stream.modality).patches(stream)
         dropped = stream.channel_mask & (noisy.streams[name].values == 0).all(1)
         scored = (hidden[name][..., None] | dropped[:, None]) & whole[..., None] & stream.channel_mask[:, None]
         values = patches if stream.counts is None else stream.counts[..., None]

@@ -60,4 +60,4 @@ def make_batch() -> Callable[..., Batch]:
 
 @pytest.fixture
 def vocabulary() -> Vocabulary:
-    return Vocabulary(tuple(f"toy/a/spikes/{i}" for i in range(5)), ("toy/a",), {"toy/velocity": 2})
+    return Vocabulary({m: tuple(f"toy/a/{m}/{i}" for i in range(5)) for m in RATES}, ("toy/a",), {"toy/velocity": 2})

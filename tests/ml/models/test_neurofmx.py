@@ -62,7 +62,10 @@ def test_causal_form_does_not_see_the_future(bidirectional, make_batch, vocabula
     batch = make_batch("spikes", "eeg", "fmri")
     future = dataclasses.replace(
         batch,
-        streams={n: dataclasses.replace(s, values=torch.where(s.times[..., None] >= 6.0, s.values + 3, s.values)) for n, s in batch.streams.items()},
+        streams={
+            n: dataclasses.replace(s, values=torch.where(s.times[..., None] >= 6.0, s.values + 3, s.values))
+            for n, s in batch.streams.items()
+        },
     )
     before, after = model.encode(batch, {}).values[:, :30], model.encode(future, {}).values[:, :30]
     assert torch.allclose(before, after, atol=1e-5) is not bidirectional
@@ -90,8 +93,10 @@ def test_order_of_units_does_not_matter(make_batch, vocabulary):
     assert torch.allclose(a.activity["spikes"][:, :, order], b.activity["spikes"], atol=1e-5)
 
 
-@pytest.mark.parametrize(("size", "low", "high"), [("tiny", 1e4, 1e6), ("small", 15e6, 25e6), ("medium", 120e6, 180e6), ("large", 400e6, 600e6)])
+@pytest.mark.parametrize(
+    ("size", "low", "high"), [("tiny", 1e4, 1e6), ("small", 15e6, 25e6), ("medium", 120e6, 180e6), ("large", 400e6, 600e6)]
+)
 def test_size_by_count(size, low, high):
     with torch.device("meta"):
-        model = MODELS["neurofmx"](presets.neurofmx(size), Vocabulary((), (), {}))
+        model = MODELS["neurofmx"](presets.neurofmx(size), Vocabulary({}, (), {}))
     assert low < model.n_parameters() < high

@@ -16,7 +16,7 @@ from neurofm_ml.training.decoders import Decoder, DecoderAbout, save_decoder
 @pytest.fixture(params=["spikes", "calcium"])
 def adapted(request, tmp_path):
     torch.manual_seed(0)
-    vocabulary = Vocabulary(tuple(f"toy/a/x/{i}" for i in range(5)), ("toy/a",), {"toy/velocity": 2})
+    vocabulary = Vocabulary({request.param: tuple(f"toy/a/x/{i}" for i in range(5))}, ("toy/a",), {"toy/velocity": 2})
     model = NeuroFMx(patch(presets.neurofmx("tiny"), {"d_model": 16, "n_heads": 2, "d_state": 4}), vocabulary).eval()
     about = DecoderAbout(
         name="toy-a-x", dataset="toy", recording="a", signal="x", modality=request.param, dt=0.2, session_row=1,
