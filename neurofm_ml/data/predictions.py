@@ -82,5 +82,5 @@ def _load(path: Path) -> Prediction:
     try:
         with np.load(path) as file:
             return Prediction(**json.loads(str(file["row"])), **{name: file[name] for name in _ARRAYS})
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+    except (zipfile.BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no whole prediction ({error}); delete its artifact and run the job again.") from None

@@ -1,0 +1,70 @@
+"""The scores table to read: Markdown and one picture. Everything comes from the table; losses are shown like wins."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from neurofm_ml.evaluation.scores import BASELINE
+
+CASE = ["dataset", "recording", "task"]
+
+LEGEND = """\
+R2 on the held-out last block of each recording, mean over the target's columns, with its 95 % interval
+(circular block bootstrap, t with one degree of freedom less than blocks). Everything is fitted on the
+training block and tuned on the validation block. `control`: the same method on labels rolled in time, or,
+where fitting again is dear, its predictions shifted in time and rescaled; chance is 0. `p`: against
+circular shifts of the predictions. The stamp is a paired block bootstrap against the best baseline of the
+task, taken as the best on the test block itself.
+"""
+
+
+def write_markdown(table: pd.DataFrame, comparisons: pd.DataFrame, path: Path) -> None:
+    """One line per task and method, best first."""
+    stamps = {(r.dataset, r.recording, r.task, r.method): r for r in comparisons.itertuples()}
+    head = ["dataset", "recording", "task", "method", "R2 [95 % interval]", "control", "p", "parameters", "train s", "stamp"]
+    lines = ["# Scores", "", LEGEND, _line(head), _line(["---"] * len(head))]
+    for r in table.sort_values([*CASE, "value"], ascending=[True, True, True, False]).itertuples():
+        found = stamps.get((r.dataset, r.recording, r.task, r.method))
+        against = f"{found.stamp} ({found.baseline}: {found.difference:+.3f} [{found.ci_low:+.3f}, {found.ci_high:+.3f}])" if found else ""
+        interval = f"{r.value:.3f} [{r.ci_low:.3f}, {r.ci_high:.3f}]"
+        cells = [
+            r.dataset,
+            r.recording,
+            r.task,
+            r.method,
+            interval,
+            f"{r.control:.3f}",
+            f"{r.p:.2g}",
+            r.parameters,
+            f"{r.train_seconds:.1f}",
+        ]
+        lines.append(_line([*cells, against]))
+    path.write_text("\n".join(lines) + "\n")
+
+
+def _line(cells: Sequence[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def draw_scores(table: pd.DataFrame, path: Path) -> None:
+    """Bars of R2 with intervals, one group per task; baselines grey, ours coloured."""
+    from matplotlib.figure import Figure
+
+    values = table.pivot_table(index=CASE, columns=["family", "method"], values=["value", "ci_low", "ci_high"], dropna=False)
+    names = sorted({(f, m) for f, m in zip(table.family, table.method, strict=True)}, key=lambda name: (name[0] != BASELINE, name))
+    greys, colours = iter(("0.85", "0.65", "0.45", "0.25")), iter(("tab:blue", "tab:orange", "tab:green", "tab:purple"))
+    figure = Figure(figsize=(2 + 0.35 * len(values) * max(len(names), 2), 4), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / max(len(names), 1)
+    for i, name in enumerate(names):
+        value, low, high = (values[column][name].to_numpy() for column in ("value", "ci_low", "ci_high"))
+        colour = next(greys if name[0] == BASELINE else colours)
+        axes.bar(np.arange(len(values)) + i * width, value, width, yerr=[value - low, high - value], color=colour, label=name[1], capsize=2)
+    axes.set_xticks(np.arange(len(values)) + 0.4 - width / 2, ["\n".join(case) for case in values.index], fontsize=7)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_ylabel("R2, held-out block, 95 % interval")
+    axes.set_ylim(bottom=min(-0.1, float(np.nanmin(values["value"].to_numpy(), initial=0.0))))
+    axes.legend(fontsize=7)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,56 @@
+"""Job `score`: everything that was predicted, in one table with intervals, controls and stamps.
+
+scores.parquet        one row per task and method (types.SCORE_COLUMNS)
+comparisons.parquet   each of our methods against the best baseline of its task
+scores.md, scores.png the same to read
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from neurofm_ml.data.predictions import Prediction, load_predictions
+from neurofm_ml.evaluation.report import draw_scores, write_markdown
+from neurofm_ml.evaluation.scores import BASELINE, BEATS, LOSES, TIES, compare, control_check, mean_scores, score_predictions, write_scores
+from neurofm_ml.evaluation.tasks import Case, find_cases
+from neurofm_ml.presets import ScoreConfig
+from neurofm_ml.types import Report
+
+
+def score(
+    cfg: ScoreConfig, pretrained: Path, adapted: Path, shards: list[Path], scaler: list[Path], baselines: list[Path], out: Path
+) -> Report:
+    """Score one run beside the baselines of every dataset it was adapted to."""
+    cases = [case for folder in shards for case in find_cases(folder, scaler)]
+    ours = load_predictions(adapted / "predictions")
+    answered = {p.case for p in ours}
+    groups = {adapted: ours} | {b: [p for p in load_predictions(b / "predictions") if p.case in answered] for b in baselines}
+    return publish(cfg, groups, cases, out)
+
+
+def publish(cfg: ScoreConfig, groups: dict[Path, list[Prediction]], cases: list[Case], out: Path) -> Report:
+    """Write the tables, the text and the picture of predictions, grouped by the artifact they come from."""
+    run = f"{cfg.size}-{cfg.seed}"
+    predictions = [p for group in groups.values() for p in group]
+    tables = [
+        score_predictions(group, cases, run=run, fingerprint=source.name, size=cfg.size, n_boot=cfg.n_boot)
+        for source, group in groups.items()
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    comparisons = compare(predictions, cfg.n_boot)
+    write_scores(table, out / "scores.parquet")
+    comparisons.to_parquet(out / "comparisons.parquet", index=False)
+    write_markdown(table, comparisons, out / "scores.md")
+    draw_scores(table, out / "scores.png")
+    shown = {"scores": "scores.md", "picture": "scores.png", "table": "scores.parquet"}
+    return Report(_metrics(table, comparisons), control_check(table), shown)
+
+
+def _metrics(table: pd.DataFrame, comparisons: pd.DataFrame) -> dict[str, float | int | str]:
+    """Mean R2 of every method and of the best baseline of each task; how often each of ours beats, ties, loses."""
+    best = table[table.family == BASELINE].groupby(["dataset", "recording", "task"]).value.max()
+    metrics: dict[str, float | int | str] = {**mean_scores(table), "mean_r2_best_baseline": round(float(best.mean()), 4)}
+    for method, rows in comparisons.groupby("method"):
+        counts = {"beats": BEATS, "ties": TIES, "loses": LOSES}
+        metrics |= {f"{method}.{verdict}": int((rows.stamp == stamp).sum()) for verdict, stamp in counts.items()}
+    return metrics

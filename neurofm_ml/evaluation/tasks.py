@@ -1,0 +1,129 @@
+"""Decoding tasks as arrays: which recordings can be decoded, from what, to what.
+
+Shapes: T bins of a block, N input channels, K target columns.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pandas as pd
+
+from neurofm_ml import metrics
+from neurofm_ml.data.recordings import load_card
+from neurofm_ml.data.windows import load_block
+from neurofm_ml.evaluation.controls import rolled
+from neurofm_ml.knowledge.cards import TaskSpec
+from neurofm_ml.presets import SPLITS
+from neurofm_ml.types import Array, Recording, Signal
+
+Blocks = Mapping[str, Array]
+
+
+@dataclass(frozen=True, eq=False)
+class DecodingData:
+    """The three blocks of one recording: split -> array.
+
+    x (T, N): spike counts as they are, other signals z-scored on the training block; counts (N,)
+    tells which is which. y (T, K) in its own unit, NaN where unknown; times (T,) seconds, the
+    middle of each bin.
+    """
+
+    x: Blocks
+    y: Blocks
+    times: Blocks
+    counts: Array
+
+    @cached_property
+    def known(self) -> Blocks:
+        """(T,) True where every column of the target is known."""
+        return {split: np.asarray(np.isfinite(y).all(1)) for split, y in self.y.items()}
+
+    def r2(self, split: str, y_pred: Array) -> float:
+        """Mean R2 over columns of a prediction (T, K) of one block."""
+        return metrics.r2(self.y[split], y_pred, mask=self.known[split])
+
+    def with_rolled_labels(self) -> "DecodingData":
+        """The same neural activity with labels of another time."""
+        return dataclasses.replace(self, y={split: rolled(y) for split, y in self.y.items()})
+
+
+@dataclass(frozen=True)
+class Case:
+    """One task of one recording: where its shards lie, and what the scores table says of it."""
+
+    shards: Path
+    scaler: tuple[Path, ...]
+    dataset: str
+    recording: str
+    species: str
+    modality: str
+    task: TaskSpec
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """(dataset, recording, task)"""
+        return self.dataset, self.recording, self.task.name
+
+    @cached_property
+    def data(self) -> DecodingData:
+        """Inputs and targets, read once."""
+        blocks = {split: load_block(self.shards, self.recording, split) for split in SPLITS}
+        inputs = {split: [_signal(block, name) for name in self.task.inputs] for split, block in blocks.items()}
+        targets = {split: _signal(block, self.task.target) for split, block in blocks.items()}
+        self._require_grid(inputs["train"], targets["train"])
+        counts = np.concatenate([np.full(len(s.ch_names), s.modality == "spikes") for s in inputs["train"]])
+        x = {split: np.concatenate([s.values for s in signals], axis=1, dtype=np.float64) for split, signals in inputs.items()}
+        y = {split: np.asarray(_columns(target, self.task), np.float64) for split, target in targets.items()}
+        self._require_variance(y)
+        times = {split: target.times + 0.5 / target.sfreq for split, target in targets.items()}
+        return DecodingData(_scaled(x, counts), y, times, counts)
+
+    def _require_grid(self, inputs: Sequence[Signal], target: Signal) -> None:
+        for name, signal in zip(self.task.inputs, inputs, strict=True):
+            if not np.isclose(signal.sfreq, target.sfreq) or len(signal.values) != len(target.values):
+                raise ValueError(
+                    f"task {self.task.name!r} of {self.dataset}: input {name!r} has {signal.sfreq:g} Hz and {self.task.target!r} "
+                    f"{target.sfreq:g} Hz; the baselines need both on the grid: set grid_hz of the card to the input's rate."
+                )
+
+    def _require_variance(self, y: Blocks) -> None:
+        for split, values in y.items():
+            known = values[np.isfinite(values).all(1)]
+            if not len(known) or (known == known[0]).all(0).any():
+                raise ValueError(
+                    f"task {'/'.join(self.key)}: a column of {self.task.target!r} is constant or unknown in the whole {split} block, so "
+                    "there is nothing to decode; choose other channels or another span for the recording in its card."
+                )
+
+
+def find_cases(shards: Path, scaler: Sequence[Path]) -> list[Case]:
+    """Every task of every recording of a shards artifact that has all three blocks; none where recordings are split whole."""
+    card = load_card(shards)
+    channels = json.loads((shards / "channels.json").read_text())
+    table = pd.read_parquet(shards / "windows.parquet", columns=["recording", "session", "split"])
+    cases = []
+    for (recording, session), rows in table.groupby(["recording", "session"]):
+        if set(SPLITS) <= set(rows["split"]):
+            for task in card.tasks:
+                modality = "+".join(dict.fromkeys(channels[session][name]["modality"] for name in task.inputs))
+                cases.append(Case(shards, tuple(scaler), card.name, str(recording), card.species, modality, task))
+    return cases
+
+
+def _signal(block: Recording, name: str) -> Signal:
+    return cast(Signal, block.signals[name])
+
+
+def _columns(target: Signal, task: TaskSpec) -> Array:
+    return target.values[:, [target.ch_names.index(c) for c in task.channels or target.ch_names]]
+
+
+def _scaled(x: Blocks, counts: Array) -> Blocks:
+    mean, std = np.where(counts, 0.0, x["train"].mean(0)), np.where(counts, 1.0, x["train"].std(0))
+    return {split: (values - mean) / np.where(std > 0, std, 1.0) for split, values in x.items()}

@@ -1,0 +1,82 @@
+"""Series with known truth, predictions of known quality, and one small shards artifact."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.signal import lfilter
+
+from neurofm_ml.config import to_dict
+from neurofm_ml.data.predictions import Prediction
+from neurofm_ml.data.recordings import save_recording
+from neurofm_ml.data.simulate import simulate
+from neurofm_ml.data.windows import shard_recordings
+from neurofm_ml.evaluation.tasks import Case
+from neurofm_ml.knowledge.cards import TaskSpec, datasets
+from neurofm_ml.presets import ShardsConfig
+from neurofm_ml.types import Array
+
+MakeSeries = Callable[..., Array]
+
+
+def autoregressive(rng: np.random.Generator, phi: float, n: int, k: int = 2) -> Array:
+    """(n, k) AR(1) series of unit variance."""
+    noise = rng.standard_normal((n + 500, k)) * np.sqrt(1 - phi**2)
+    series: Array = lfilter([1.0], [1.0, -phi], noise, axis=0)[500:]
+    return series
+
+
+@pytest.fixture
+def make_series() -> MakeSeries:
+    return autoregressive
+
+
+@pytest.fixture
+def make_prediction() -> Callable[..., Prediction]:
+    """A prediction whose error has the given deviation, on a target of unit variance that depends on `recording` alone."""
+
+    def make(method: str = "ours", family: str = "neurofmx", noise: float = 0.5, recording: str = "r1", **changes: object) -> Prediction:
+        rng = np.random.default_rng([ord(c) for c in recording])
+        y = autoregressive(rng, 0.8, 400)
+        made = Prediction(
+            dataset="toy",
+            recording=recording,
+            task="velocity",
+            method=method,
+            family=family,
+            y_true=y,
+            y_pred=y + noise * autoregressive(rng, 0.5, 400),
+            times=np.arange(400) / 5,
+            mask=np.ones(400, bool),
+            parameters=10,
+            train_seconds=1.5,
+            samples_per_second=1e4,
+            trained_on="toy/r1",
+            seed=0,
+        )
+        return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def toy_cases() -> list[Case]:
+    task = TaskSpec(name="velocity", target="velocity", inputs=("counts",))
+    return [Case(Path(), (), "toy", recording, "Homo sapiens", "spikes", task) for recording in ("r1", "r2")]
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 s of one simulated recording, with its two decoding tasks."""
+    folder = tmp_path_factory.mktemp("simulation")
+    card = datasets()["simulation"]
+    card = dataclasses.replace(card, recordings=card.recordings[:1])
+    for recording in simulate(card, 100.0):
+        save_recording(recording, folder / "recordings" / "recordings")
+    (folder / "recordings" / "card.json").write_text(json.dumps(to_dict(card)))
+    (folder / "shards").mkdir()
+    shard_recordings(ShardsConfig(dataset="simulation"), folder / "recordings", folder / "shards")
+    return folder / "shards"

@@ -1,0 +1,186 @@
+"""Baselines: planted truth, scikit-learn as twin, the job on simulated shards, and the reference points on real ones."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+from sklearn.neighbors import KNeighborsRegressor
+
+from neurofm_ml.data.predictions import load_predictions
+from neurofm_ml.data.windows import load_block, shard_recordings
+from neurofm_ml.evaluation import tasks
+from neurofm_ml.evaluation.baselines import BASELINES, fit_baselines, roots
+from neurofm_ml.evaluation.knn import fit_knn
+from neurofm_ml.evaluation.probe import fit_probe
+from neurofm_ml.evaluation.ridge import fit_ridge, lagged
+from neurofm_ml.evaluation.scores import read_scores
+from neurofm_ml.evaluation.tasks import DecodingData, find_cases
+from neurofm_ml.presets import SPLITS, BaselinesConfig, IngestConfig, ShardsConfig
+from neurofm_ml.types import Array, Recording, Signal
+
+SIZES = {"train": 600, "validation": 150, "test": 250}
+
+
+def _data(x: Array, y: Array, counts: bool = False) -> DecodingData:
+    """x (1000, N), y (1000, K) cut into three blocks."""
+    cuts = np.cumsum(list(SIZES.values()))[:-1]
+    blocks = [dict(zip(SPLITS, np.split(values, cuts), strict=True)) for values in (x, y, np.arange(len(x)) / 5)]
+    return DecodingData(*blocks, np.full(x.shape[1], counts))
+
+
+@pytest.fixture
+def delayed(make_series) -> DecodingData:
+    """Channels that follow the target by three bins, with noise of a tenth of their variance."""
+    rng = np.random.default_rng(0)
+    y = make_series(rng, 0.5, 1003)
+    x = y[:-3] @ rng.normal(size=(2, 6))
+    return _data(x + np.sqrt(0.1 * x.var()) * rng.normal(size=x.shape), y[3:])
+
+
+@pytest.fixture
+def place_cells(make_series) -> DecodingData:
+    """40 Poisson units with a place field each; the target is the place."""
+    rng = np.random.default_rng(0)
+    place = make_series(rng, 0.95, 1000)
+    fields = rng.normal(size=(40, 2)) * 1.5
+    rates = 3 * np.exp(-((place[:, None] - fields) ** 2).sum(2) / (2 * 0.5**2))
+    return _data(rng.poisson(rates).astype(float), place, counts=True)
+
+
+def _test_r2(data: DecodingData, fit, features) -> float:
+    return data.r2("test", fit.predict(features["test"]))
+
+
+def test_ridge_finds_a_delayed_target_and_needs_its_lags(delayed: DecodingData) -> None:
+    tuned, blind = fit_ridge(delayed, delayed.x), fit_ridge(delayed, delayed.x, lags=(0, 1, 2))
+    assert tuned.lag >= 4
+    assert _test_r2(delayed, tuned, delayed.x) > 0.85
+    assert _test_r2(delayed, blind, delayed.x) < 0.4
+
+
+@pytest.mark.parametrize("lag", [1, 60])
+def test_ridge_agrees_with_scikit_learn(delayed: DecodingData, lag: int) -> None:
+    """With few features and with more features than bins."""
+    fit = fit_ridge(delayed, delayed.x, lags=(lag,))
+    features = {s: lagged(x - delayed.x["train"].mean(0), lag) for s, x in delayed.x.items()}
+    penalty = fit.alpha * (features["train"] ** 2).sum() / features["train"].shape[1]
+    target = delayed.y["train"] - delayed.y["train"].mean(0)
+    twin = Ridge(alpha=penalty, fit_intercept=False).fit(features["train"], target)
+    expected = twin.predict(features["test"]) + delayed.y["train"].mean(0)
+    np.testing.assert_allclose(fit.predict(delayed.x["test"]), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_lagged_puts_past_and_future_beside_each_bin() -> None:
+    x = np.arange(1.0, 5.0)[:, None]
+    np.testing.assert_array_equal(lagged(x, 1), [[0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 0]])
+
+
+def test_knn_decodes_place_better_than_a_line_can(place_cells: DecodingData) -> None:
+    knn, ridge = fit_knn(place_cells), fit_ridge(place_cells, roots(place_cells))
+    assert _test_r2(place_cells, knn, place_cells.x) > max(0.8, _test_r2(place_cells, ridge, roots(place_cells)) + 0.05)
+
+
+def test_knn_agrees_with_scikit_learn(place_cells: DecodingData) -> None:
+    fit = fit_knn(place_cells)
+    twin = KNeighborsRegressor(fit.k).fit(fit.seen, fit.y)
+    query = fit.view.of(place_cells.x["test"], place_cells.counts)
+    np.testing.assert_allclose(fit.predict(place_cells.x["test"]), twin.predict(query))
+
+
+@pytest.mark.parametrize("fit", [lambda d: fit_ridge(d, d.x, lags=(0,)), fit_knn])
+def test_labels_that_are_not_known_are_not_used(delayed: DecodingData, fit: Callable) -> None:
+    """A value nobody knows must not matter: the same fit comes out whatever it was."""
+    holes = {s: np.where(np.arange(len(y))[:, None] % 3 == 0, np.nan, y) for s, y in delayed.y.items()}
+    masked = dataclasses.replace(delayed, y=holes)
+    guess = fit(masked).predict(delayed.x["test"])
+    assert np.isfinite(guess).all()
+    wild = dataclasses.replace(delayed, y={s: np.where(np.isnan(h), np.inf, h) for s, h in holes.items()})
+    np.testing.assert_array_equal(guess, fit(wild).predict(delayed.x["test"]))
+
+
+def test_choices_never_see_the_test_block(place_cells: DecodingData) -> None:
+    blind = dataclasses.replace(place_cells, y={**place_cells.y, "test": np.full_like(place_cells.y["test"], np.nan)})
+    for fit in (fit_knn, lambda d: fit_ridge(d, d.x)):
+        np.testing.assert_array_equal(fit(place_cells).predict(place_cells.x["test"]), fit(blind).predict(place_cells.x["test"]))
+
+
+def test_fitted_again_on_rolled_labels_they_are_at_chance(place_cells: DecodingData) -> None:
+    control = place_cells.with_rolled_labels()
+    assert _test_r2(control, fit_ridge(control, roots(control)), roots(control)) < 0.1
+    assert _test_r2(control, fit_knn(control), control.x) < 0.1
+
+
+def test_cases_are_read_from_shards(shards: Path) -> None:
+    spikes, calcium = find_cases(shards, [])
+    assert (spikes.key, spikes.modality, calcium.modality) == (("simulation", "sub1_ses1", "behaviour"), "spikes", "calcium")
+    assert {s: len(x) for s, x in spikes.data.x.items()} == {"train": 472, "validation": 112, "test": 200}
+    assert all(len(spikes.data.x[s]) == len(spikes.data.y[s]) == len(spikes.data.times[s]) for s in SPLITS)
+    assert spikes.data.times["test"][0] == pytest.approx(75 + 0.5 / 8)
+    assert spikes.data.counts.all()
+    assert float(spikes.data.x["train"].min()) == 0
+    np.testing.assert_allclose(calcium.data.x["train"].mean(0), 0, atol=1e-9)
+    np.testing.assert_allclose(calcium.data.x["train"].std(0), 1, rtol=1e-9)
+
+
+def test_an_input_off_the_grid_is_refused(shards: Path) -> None:
+    case = find_cases(shards, [])[0]
+    eeg = dataclasses.replace(case, task=dataclasses.replace(case.task, inputs=("eeg",)))
+    with pytest.raises(ValueError, match="'eeg' has 128 Hz and 'behaviour' 8 Hz"):
+        eeg.data  # noqa: B018
+
+
+def test_a_target_that_stands_still_is_refused(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = find_cases(shards, [])[0]
+    monkeypatch.setattr(tasks, "load_block", lambda *where: _still(load_block(*where)) if where[2] == "test" else load_block(*where))
+    with pytest.raises(ValueError, match=r"simulation/sub1_ses1/behaviour: .*'behaviour' is constant or unknown in the whole test block"):
+        case.data  # noqa: B018
+
+
+def _still(block: Recording) -> Recording:
+    target = block.signals["behaviour"]
+    assert isinstance(target, Signal)
+    return block.with_signals({**block.signals, "behaviour": dataclasses.replace(target, values=np.ones_like(target.values))}, "stopped")
+
+
+def test_the_job_leaves_predictions_and_scores(shards: Path, tmp_path: Path) -> None:
+    report = fit_baselines(BaselinesConfig(dataset="simulation"), shards, [], tmp_path)
+    predictions, table = load_predictions(tmp_path / "predictions"), read_scores(tmp_path / "scores.parquet")
+    closed_form = [p for p in predictions if p.method in ("ridge", "knn")]
+    assert len(predictions) == len(table) == 2 * len(BASELINES)
+    assert all(p.y_pred.shape == p.y_true.shape and p.family == "baseline" for p in predictions)
+    assert all(np.isfinite(p.control) and p.control < 0.1 for p in closed_form)
+    assert report.metrics["tasks"] == 2
+    assert table[table.method == "ridge"].value.min() > 0.5
+
+
+def test_a_probe_reads_what_the_latents_hold(shards: Path) -> None:
+    case = find_cases(shards, [])[0]
+    rng = np.random.default_rng(0)
+    latents = {s: np.c_[y @ rng.normal(size=(y.shape[1], 4)) + 0.1, rng.normal(size=(len(y), 2))] for s, y in case.data.y.items()}
+    mixed = {s: np.c_[y, 0 * y + 7] for s, y in case.data.y.items()}
+    probe = fit_probe(case, mixed, "neurofmx", seed=3)
+    assert (probe.method, probe.family, probe.seed) == ("linear_probe", "neurofmx", 3)
+    assert case.data.r2("test", probe.y_pred) > 0.99
+    assert fit_probe(case, {s: v[:, 4:] for s, v in latents.items()}, "neurofmx", seed=3).control < 0.1
+
+
+@pytest.mark.skipif("NEUROFM_DATA" not in os.environ, reason="NEUROFM_DATA does not name real recordings")
+def test_reference_points_on_a_monkey(tmp_path: Path) -> None:
+    """At least the plain baselines measured independently on the same blocks: ridge .56/.51, kNN .73/.72."""
+    from neurofm_ml.data.ingest import ingest
+    from neurofm_ml.knowledge.cards import datasets, raw_files
+
+    name = "monkey_m1_chewie"
+    for folder in ("recordings", "shards"):
+        (tmp_path / folder).mkdir()
+    ingest(IngestConfig(dataset=name), raw_files(datasets()[name]), tmp_path / "recordings")
+    shard_recordings(ShardsConfig(dataset=name), tmp_path / "recordings", tmp_path / "shards")
+    expected = {"tr": {"ridge": 0.648, "knn": 0.728}, "te": {"ridge": 0.626, "knn": 0.774}}
+    for case in find_cases(tmp_path / "shards", []):
+        data, features = case.data, roots(case.data)
+        found = {"ridge": _test_r2(data, fit_ridge(data, features), features), "knn": _test_r2(data, fit_knn(data), data.x)}
+        assert found == pytest.approx(expected[case.recording], abs=0.01)
