@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,10 +94,10 @@ def summed(model: nn.Module) -> dict[str, float]:
     return {"weights": sum(p.sum().item() for p in model.parameters())}
 
 
-def toy_run(out: Path, cfg: TrainConfig = CFG) -> History:
+def toy_run(out: Path, batches: ToyBatches | None = None) -> History:
     """The run that is killed and resumed: dropout, augmentation, accumulation, validation."""
     model = toy_model()
-    history = fit(model, ToyBatches(cfg.batch_size), noisy_loss, cfg, out, seed=3, validate=summed, description="toy")
+    history = fit(model, batches or ToyBatches(CFG.batch_size), noisy_loss, CFG, out, seed=3, validate=summed, description="toy")
     save_weights(out, model.state_dict(), {"family": "toy"})
     return history
 
@@ -105,7 +106,7 @@ def toy_run(out: Path, cfg: TrainConfig = CFG) -> History:
 def in_process(function: Callable[..., None], *args: Any) -> Any:
     """Start `function` in a fresh process, forked from one that has the imports behind it."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["toy_training", "lightning_fabric", "matplotlib.figure", "torch._dynamo"])
+    context.set_forkserver_preload(["neurofm_ml.training.loop", "lightning_fabric", "matplotlib.figure", "torch._dynamo"])
     process = context.Process(target=function, args=args)
     process.start()
     return process
@@ -116,11 +117,27 @@ def train(out: Path) -> None:
     toy_run(out)
 
 
-def train_until(out: Path, seconds: float) -> None:
-    """`toy_run`, killed by the kernel after `seconds` wherever it is."""
+class DeadlyBatches(ToyBatches):
+    """Kills its process at Python call number `count` after the first batch was asked for, wherever that is."""
+
+    def __init__(self, size: int, count: int) -> None:
+        super().__init__(size)
+        self.count = count
+
+    def __iter__(self) -> Iterator[ToyBatch]:
+        left = iter(range(self.count))
+
+        def deadly(*_: Any) -> None:
+            if next(left, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.setprofile(deadly)
+        return super().__iter__()
+
+
+def train_until_call(out: Path, count: int) -> None:
     _one_cpu()
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    toy_run(out)
+    toy_run(out, DeadlyBatches(CFG.batch_size, count))
 
 
 def train_until_sync(out: Path, count: int) -> None:
