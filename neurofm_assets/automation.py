@@ -40,7 +40,7 @@ def nightly_quality(context: dg.ScheduleEvaluationContext, store: Store) -> Iter
 
 @dg.sensor(job=prepare, minimum_interval_seconds=30)
 def new_raw_files(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Prepare the datasets whose raw files are new, changed or gone.
+    """Prepare the datasets whose raw files are new or changed.
 
     Files that still change between two ticks are left for a later one, so nothing half-written is read.
     The cursor keeps, per dataset, the state seen last and the state requested last.

@@ -74,7 +74,7 @@ class Subprocess(Compute):
         job_file.parent.mkdir(parents=True, exist_ok=True)
         write_json(job_file, to_dict(spec))
         for left in reversed(range(self.resumes + 1)):
-            code, said = self._attempt(context, [sys.executable, "-m", "neurofm_assets.worker", str(job_file)])
+            code, said = self._attempt(context, self.command(job_file))
             if code == 0 and "artifact" in said:
                 return jobs.load_result(Path(said["artifact"]))
             if code == EXIT_BAD_INPUT:
@@ -83,6 +83,10 @@ class Subprocess(Compute):
                 break
             context.log.warning(f"the worker was stopped (exit code {code}); taking it up again, {left - 1} more times allowed.")
         raise dg.Failure(f"the worker ended with exit code {code} and no result; its output is in the logs of this step.")
+
+    def command(self, job_file: Path) -> list[str]:
+        """What the worker process is started with."""
+        return [sys.executable, "-m", "neurofm_assets.worker", str(job_file)]
 
     def _attempt(self, context: dg.AssetExecutionContext, command: list[str]) -> tuple[int, dict[str, str]]:
         """One worker process: its exit code and what it said last."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import sqlalchemy
 from dagster._core.errors import DagsterAssetCheckFailedError
 
 from neurofm_assets.automation import STEPS
@@ -77,6 +78,8 @@ def runs(names: Sequence[str]) -> Iterator[list[Row]]:
 
 def instance() -> dg.DagsterInstance:
     """Dagster's storage under NEUROFM_HOME, the one that `make ui` opens."""
+    # Dagster commits each of its thousand events to disk by itself; a record of runs can be lost with the power.
+    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
     folder = home() / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(Path(__file__).parents[1] / "dagster.yaml", folder)

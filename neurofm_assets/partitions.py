@@ -12,6 +12,12 @@ from neurofm_ml.knowledge.cards import DatasetCard, datasets
 from neurofm_ml.presets import SIZES
 from neurofm_ml.types import MODALITIES as ALL_MODALITIES
 
+
+def task_modalities(card: DatasetCard) -> set[str]:
+    """Modalities of the inputs and targets of a card's tasks."""
+    return {card.signals[name].modality for task in card.tasks for name in (task.target, *task.inputs)}
+
+
 CARDS: dict[str, DatasetCard] = {name: datasets()[name] for name in datasets()}
 LABELLED = [name for name, card in CARDS.items() if card.tasks]
 
@@ -28,7 +34,7 @@ EVERY = dg.AllPartitionMapping()
 DATASET_TO_MODALITY = dg.StaticPartitionMapping({name: list(card.modalities) for name, card in CARDS.items()})
 DATASET_TO_LABELLED = dg.StaticPartitionMapping({name: [name] for name in LABELLED})
 MODALITY_TO_LABELLED = dg.StaticPartitionMapping(
-    {m: [name for name in LABELLED if m in CARDS[name].modalities] for m in MODALITIES.get_partition_keys()}
+    {m: [name for name in LABELLED if m in task_modalities(CARDS[name])] for m in MODALITIES.get_partition_keys()}
 )
 
 

@@ -9,7 +9,16 @@ from neurofm_assets.assets.models import neurofmx_adapted, neurofmx_pretrained
 from neurofm_assets.checks import specs_for
 from neurofm_assets.compute import Compute
 from neurofm_assets.config import dagster_config
-from neurofm_assets.partitions import DATASET_TO_LABELLED, EVERY, LABELLED_DATASETS, MODALITY_TO_LABELLED, RUNS, modalities_of, run_of
+from neurofm_assets.partitions import (
+    CARDS,
+    DATASET_TO_LABELLED,
+    EVERY,
+    LABELLED_DATASETS,
+    MODALITY_TO_LABELLED,
+    RUNS,
+    run_of,
+    task_modalities,
+)
 from neurofm_assets.store import Store
 from neurofm_ml import presets
 from neurofm_ml.jobs import JOBS, load_spec
@@ -36,7 +45,7 @@ def baselines(context: dg.AssetExecutionContext, config: BaselinesPatch, compute
     """Tuned ridge, nearest neighbours and a recurrent network of equal budget on one dataset's tasks."""
     dataset = context.partition_key
     cfg = config.apply(presets.BaselinesConfig(dataset=dataset))
-    scalers = store.gather(scaler, modalities_of([dataset]))
+    scalers = store.gather(scaler, sorted(task_modalities(CARDS[dataset])))
     return compute.launch(
         context, store.spec(context, "fit_baselines", cfg, shards=[store.get(shards, dataset)], scaler=scalers), presets.Resources()
     )

@@ -31,7 +31,7 @@ class AdaptPatch(dagster_config(presets.AdaptConfig, omit=("size", "seed"))): ..
     check_specs=specs_for("neurofmx_pretrained", "pretrain"),
 )
 def neurofmx_pretrained(context: dg.AssetExecutionContext, config: PretrainPatch, compute: Compute, store: Store) -> dg.MaterializeResult:
-    """Checkpoint of the multimodal model, trained without labels on every dataset that is here."""
+    """Checkpoint of the multimodal model: masked modelling and behaviour decoding on the training blocks of every dataset that is here."""
     size, seed = run_of(context)
     cfg, found, left_out = store.choose(shards, config.apply(presets.pretrain(size, seed)), list(CARDS))
     scalers = store.gather(scaler, modalities_of(cfg.datasets))

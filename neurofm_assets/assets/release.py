@@ -58,7 +58,7 @@ def model_card(context: dg.AssetExecutionContext, compute: Compute, store: Store
     group_name="release",
     kinds={"safetensors", "onnx"},
     owners=OWNERS,
-    deps=[neurofmx_adapted, onnx, scores, model_card],
+    deps=[neurofmx_pretrained, neurofmx_adapted, onnx, scores, model_card],
     code_version=JOBS["bundle"].version,
     check_specs=specs_for("bundle", "bundle"),
 )
@@ -66,5 +66,11 @@ def bundle(context: dg.AssetExecutionContext, compute: Compute, store: Store) ->
     """The release folder: weights, ONNX, scores, card and a manifest with the hash of each file."""
     size, seed = run_of(context)
     cfg = presets.BundleConfig(size=size, seed=seed)  # type: ignore[arg-type]
-    inputs = {"adapted": neurofmx_adapted, "onnx": onnx, "scores": scores, "model_card": model_card}
+    inputs = {
+        "pretrained": neurofmx_pretrained,
+        "adapted": neurofmx_adapted,
+        "onnx": onnx,
+        "scores": scores,
+        "model_card": model_card,
+    }
     return compute.launch(context, store.spec(context, "bundle", cfg, **store.get_each(inputs, context.partition_key)), presets.Resources())

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from neurofm_assets.definitions import build_defs
+from neurofm_assets.definitions import ASSETS, build_defs
 from neurofm_assets.store import Store
 from neurofm_ml import jobs
 from neurofm_ml.config import to_dict
@@ -61,11 +61,18 @@ def version_of(path: Path) -> str:
 def materialize(store: Store) -> Callable[..., dg.ExecuteInProcessResult]:
     """Materialise assets by name, in process, on an instance of its own."""
 
-    def run(*assets: str, key: str, config: dict[str, Any] | None = None, **resources: Any) -> dg.ExecuteInProcessResult:
+    def run(
+        *assets: str, key: str, config: dict[str, Any] | None = None, raise_on_error: bool = True, **resources: Any
+    ) -> dg.ExecuteInProcessResult:
         defs = build_defs(store=store, **resources)
         run_config = {"ops": {name: {"config": values} for name, values in (config or {}).items()}}
         return dg.materialize(
-            list(defs.assets or ()), selection=list(assets), partition_key=key, resources=defs.resources, run_config=run_config
+            ASSETS,
+            selection=list(assets),
+            partition_key=key,
+            resources=defs.resources,
+            run_config=run_config,
+            raise_on_error=raise_on_error,
         )
 
     return run
