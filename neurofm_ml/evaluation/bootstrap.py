@@ -1,13 +1,13 @@
 """How sure is an R2? Intervals and paired differences for series whose neighbouring bins are alike.
 
 Bins are resampled in contiguous blocks (the circular block bootstrap: Politis and Romano 1992).
-R2 is a function of sums over bins, so a resample is a weighted sum of block sums and all of them
-are one matrix product. Blocks are twice as long as the automatic choice of Politis and White
+R2 is a function of sums over bins, so a resample is a sum of block sums, drawn for all resamples
+at once. Blocks are twice as long as the automatic choice of Politis and White
 (2004, corrected by Patton, Politis and White 2009), made on the bins' influence on the score.
 
 The interval is ``value +- t * SE`` with as many degrees of freedom as there are blocks, less one.
-Recordings here hold 10 to 100 blocks, and on simulated AR(1) series of that length percentile
-intervals cover the truth in 53-89 % of cases, these in 93-97 %; the tests hold them to it.
+On simulated AR(1) series of 300 to 1800 bins percentile intervals cover the truth in 57-89 % of
+cases, these in 93-97 %.
 
 Shapes: T bins, K target columns, M moments.
 """
@@ -79,8 +79,7 @@ def resample_sums(moments: Array, block: int, n_boot: int, seed: int) -> Array:
     n = len(moments)
     running = np.cumsum(np.concatenate([np.zeros((1, moments.shape[1])), moments, moments[: block - 1]]), axis=0)
     starts = np.random.default_rng(seed).integers(0, n, (n_boot, round(n / block)))
-    drawn = np.bincount((starts + n * np.arange(n_boot)[:, None]).ravel(), minlength=n * n_boot).reshape(n_boot, n)
-    return drawn.astype(np.float64) @ (running[block:] - running[:-block])
+    return np.stack([sums[starts].sum(1) for sums in (running[block:] - running[:-block]).T], axis=1)
 
 
 def block_length(series: Array) -> int:

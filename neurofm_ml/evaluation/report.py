@@ -9,6 +9,8 @@ import pandas as pd
 from neurofm_ml.evaluation.scores import BASELINE
 
 CASE = ["dataset", "recording", "task"]
+#: An R2 has no lower bound; below this the picture is cut (the table is not).
+LEAST_SHOWN = -0.5
 
 LEGEND = """\
 R2 on the held-out last block of each recording, mean over the target's columns, with its 95 % interval
@@ -49,22 +51,23 @@ def _line(cells: Sequence[object]) -> str:
 
 
 def draw_scores(table: pd.DataFrame, path: Path) -> None:
-    """Bars of R2 with intervals, one group per task; baselines grey, ours coloured."""
+    """Bars of R2 with intervals, one group per task; baselines grey, ours coloured. The axis ends at LEAST_SHOWN."""
     from matplotlib.figure import Figure
 
-    values = table.pivot_table(index=CASE, columns=["family", "method"], values=["value", "ci_low", "ci_high"], dropna=False)
+    values = table.set_index([*CASE, "family", "method"])[["value", "ci_low", "ci_high"]].unstack(["family", "method"])
     names = sorted({(f, m) for f, m in zip(table.family, table.method, strict=True)}, key=lambda name: (name[0] != BASELINE, name))
     greys, colours = iter(("0.85", "0.65", "0.45", "0.25")), iter(("tab:blue", "tab:orange", "tab:green", "tab:purple"))
-    figure = Figure(figsize=(2 + 0.35 * len(values) * max(len(names), 2), 4), layout="constrained")
+    figure = Figure(figsize=(2 + 0.25 * len(values) * max(len(names), 3), 4), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / max(len(names), 1)
     for i, name in enumerate(names):
         value, low, high = (values[column][name].to_numpy() for column in ("value", "ci_low", "ci_high"))
         colour = next(greys if name[0] == BASELINE else colours)
         axes.bar(np.arange(len(values)) + i * width, value, width, yerr=[value - low, high - value], color=colour, label=name[1], capsize=2)
-    axes.set_xticks(np.arange(len(values)) + 0.4 - width / 2, ["\n".join(case) for case in values.index], fontsize=7)
+    axes.set_xticks(np.arange(len(values)) + 0.4 - width / 2, ["\n".join(case) for case in values.index], fontsize=6, rotation=30)
+    axes.margins(x=0.01)
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_ylabel("R2, held-out block, 95 % interval")
-    axes.set_ylim(bottom=min(-0.1, float(np.nanmin(values["value"].to_numpy(), initial=0.0))))
+    axes.set_ylabel("R2 on the held-out block, 95 % interval")
+    axes.set_ylim(LEAST_SHOWN if (table.ci_low < LEAST_SHOWN).any() else None, 1.02)
     axes.legend(fontsize=7)
     figure.savefig(path, dpi=120)

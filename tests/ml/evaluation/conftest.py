@@ -12,11 +12,12 @@ from scipy.signal import lfilter
 from neurofm_ml.config import to_dict
 from neurofm_ml.data.predictions import Prediction
 from neurofm_ml.data.recordings import save_recording
+from neurofm_ml.data.scaler import fit
 from neurofm_ml.data.simulate import simulate
 from neurofm_ml.data.windows import shard_recordings
 from neurofm_ml.evaluation.tasks import Case
 from neurofm_ml.knowledge.cards import TaskSpec, datasets
-from neurofm_ml.presets import ShardsConfig
+from neurofm_ml.presets import ScalerConfig, ShardsConfig
 from neurofm_ml.types import Array
 
 MakeSeries = Callable[..., Array]
@@ -80,3 +81,12 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "shards").mkdir()
     shard_recordings(ShardsConfig(dataset="simulation"), folder / "recordings", folder / "shards")
     return folder / "shards"
+
+
+@pytest.fixture(scope="session")
+def scalers(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Scalers of everything the tasks of `shards` read or predict."""
+    folders = [tmp_path_factory.mktemp(modality) for modality in ("spikes", "calcium", "pose")]
+    for folder, modality in zip(folders, ("spikes", "calcium", "pose"), strict=True):
+        fit(ScalerConfig(modality=modality), [shards], folder)
+    return folders

@@ -19,7 +19,7 @@ from neurofm_ml.evaluation.probe import fit_probe
 from neurofm_ml.evaluation.ridge import fit_ridge, lagged
 from neurofm_ml.evaluation.scores import read_scores
 from neurofm_ml.evaluation.tasks import DecodingData, find_cases
-from neurofm_ml.presets import SPLITS, BaselinesConfig, IngestConfig, ShardsConfig
+from neurofm_ml.presets import SPLITS, BaselinesConfig, IngestConfig, ShardsConfig, TrainConfig
 from neurofm_ml.types import Array, Recording, Signal
 
 SIZES = {"train": 600, "validation": 150, "test": 250}
@@ -146,12 +146,18 @@ def _still(block: Recording) -> Recording:
     return block.with_signals({**block.signals, "behaviour": dataclasses.replace(target, values=np.ones_like(target.values))}, "stopped")
 
 
-def test_the_job_leaves_predictions_and_scores(shards: Path, tmp_path: Path) -> None:
-    report = fit_baselines(BaselinesConfig(dataset="simulation"), shards, [], tmp_path)
+def test_the_job_leaves_predictions_and_scores(shards: Path, scalers: list[Path], tmp_path: Path) -> None:
+    cfg = BaselinesConfig(dataset="simulation", train=TrainConfig(steps=2, batch_size=4))
+    report = fit_baselines(cfg, shards, scalers, tmp_path)
     predictions, table = load_predictions(tmp_path / "predictions"), read_scores(tmp_path / "scores.parquet")
     closed_form = [p for p in predictions if p.method in ("ridge", "knn")]
     assert len(predictions) == len(table) == 2 * len(BASELINES)
-    assert all(p.y_pred.shape == p.y_true.shape and p.family == "baseline" for p in predictions)
+    assert {p.method for p in predictions} == set(BASELINES)
+    assert all(p.y_pred.shape == p.y_true.shape == (200, 2) and p.family == "baseline" for p in predictions)
+    for case in find_cases(shards, []):
+        for same in (p for p in predictions if p.case == case.key):
+            np.testing.assert_allclose(same.y_true, case.data.y["test"], rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(same.times, case.data.times["test"])
     assert all(np.isfinite(p.control) and p.control < 0.1 for p in closed_form)
     assert report.metrics["tasks"] == 2
     assert table[table.method == "ridge"].value.min() > 0.5
