@@ -190,7 +190,7 @@ def pretrain(cfg: presets.PretrainConfig, inputs: Inputs, out: Path) -> Report:
     return pretrain(cfg, inputs["shards"], inputs["scaler"], out)
 
 
-@job("adapt", presets.AdaptConfig, "1", resumes=True)
+@job("adapt", presets.AdaptConfig, "1", checks=claims("loss_is_finite"), resumes=True)
 def adapt(cfg: presets.AdaptConfig, inputs: Inputs, out: Path) -> Report:
     """Pretrained checkpoint and labelled shards -> fine-tuned decoders, one per recording."""
     from neurofm_ml.training.adapt import adapt
@@ -198,7 +198,7 @@ def adapt(cfg: presets.AdaptConfig, inputs: Inputs, out: Path) -> Report:
     return adapt(cfg, inputs["pretrained"][0], inputs["shards"], inputs["scaler"], out)
 
 
-@job("fit_baselines", presets.BaselinesConfig, "1", checks=claims("controls_at_chance"))
+@job("fit_baselines", presets.BaselinesConfig, "1", checks=claims(warn=("controls_at_chance",)))
 def fit_baselines(cfg: presets.BaselinesConfig, inputs: Inputs, out: Path) -> Report:
     """Labelled shards of one dataset -> predictions and scores of the tuned baselines."""
     from neurofm_ml.evaluation.baselines import fit_baselines
@@ -206,7 +206,7 @@ def fit_baselines(cfg: presets.BaselinesConfig, inputs: Inputs, out: Path) -> Re
     return fit_baselines(cfg, inputs["shards"][0], inputs["scaler"], out)
 
 
-@job("score", presets.ScoreConfig, "1", checks=claims("controls_at_chance"))
+@job("score", presets.ScoreConfig, "1", checks=claims(warn=("controls_at_chance",)))
 def score(cfg: presets.ScoreConfig, inputs: Inputs, out: Path) -> Report:
     """Pretrained and adapted checkpoints, labelled shards, baselines -> the scores table."""
     from neurofm_ml.evaluation.score import score
@@ -222,7 +222,7 @@ def export_onnx(cfg: presets.OnnxConfig, inputs: Inputs, out: Path) -> Report:
     return export(cfg, inputs["adapted"][0], out)
 
 
-@job("write_card", presets.CardConfig, "1")
+@job("write_card", presets.CardConfig, "1", checks=claims("every_score_is_shown", warn=("may_be_redistributed",)))
 def write_card(cfg: presets.CardConfig, inputs: Inputs, out: Path) -> Report:
     """Scores and provenance -> the model card."""
     from neurofm_ml.release.card import write
@@ -230,12 +230,12 @@ def write_card(cfg: presets.CardConfig, inputs: Inputs, out: Path) -> Report:
     return write(cfg, inputs["scores"][0], inputs["pretrained"][0], inputs["adapted"][0], out)
 
 
-@job("bundle", presets.BundleConfig, "1")
+@job("bundle", presets.BundleConfig, "1", checks=claims("manifest_holds"))
 def bundle(cfg: presets.BundleConfig, inputs: Inputs, out: Path) -> Report:
     """Checkpoints, ONNX, scores, card -> one release folder with a manifest."""
     from neurofm_ml.release.bundle import bundle
 
-    return bundle(cfg, inputs["adapted"][0], inputs["onnx"][0], inputs["scores"][0], inputs["model_card"][0], out)
+    return bundle(cfg, {role: paths[0] for role, paths in inputs.items()}, out)
 
 
 # ---------------------------------------------------------------- running

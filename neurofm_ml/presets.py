@@ -166,11 +166,15 @@ class TrainConfig:
 
 @config
 class AugmentConfig:
-    """What training windows go through: largest unit dropout, masked share of time, noise in deviations."""
+    """What training windows go through: largest unit dropout, masked share of time, noise and largest drift in deviations.
+
+    Drift is an offset per channel that lasts the whole window: what electrodes and animals do within the hour.
+    """
 
     unit_dropout: float = 0.6
     time_mask: float = 0.1
     noise: float = 0.3
+    drift: float = 0.4
 
     def __post_init__(self) -> None:
         _fraction(self, "unit_dropout", "time_mask")
@@ -206,6 +210,7 @@ class BaselinesConfig:
 
     dataset: str
     seed: int = 0
+    model: NeuroFMxConfig = NeuroFMxConfig(backbone="gru")
     train: TrainConfig = TrainConfig()
     augment: AugmentConfig = AugmentConfig()
 

@@ -333,6 +333,11 @@ class StreamBatch:
     positions: torch.Tensor | None = None
     counts: torch.Tensor | None = None
 
+    @property
+    def valid(self) -> torch.Tensor:
+        """(B, T, C) True where a real channel has a real value."""
+        return self.mask[:, :, None] & self.channel_mask[:, None]
+
     def to(self, device: torch.device | str) -> StreamBatch:
         return _move(self, device)
 

@@ -13,9 +13,20 @@ from neurofm_ml.types import Batch, StreamBatch
 
 
 def augment(batch: Batch, cfg: AugmentConfig, generator: torch.Generator) -> Batch:
-    """Noise and channel dropout on every stream. The counts, which are targets, stay as measured."""
-    streams = {name: add_noise(drop_channels(s, cfg.unit_dropout, generator), cfg.noise, generator) for name, s in batch.streams.items()}
+    """Drift, channel dropout and noise on every stream. The counts, which are targets, stay as measured."""
+    streams = {}
+    for name, stream in batch.streams.items():
+        drifted = add_drift(stream, cfg.drift, generator)
+        streams[name] = add_noise(drop_channels(drifted, cfg.unit_dropout, generator), cfg.noise, generator)
     return dataclasses.replace(batch, streams=streams)
+
+
+def add_drift(stream: StreamBatch, largest: float, generator: torch.Generator) -> StreamBatch:
+    """An offset per channel over the whole window, of a strength drawn for each window from [0, largest) deviations."""
+    b, _, c = stream.values.shape
+    strength = torch.rand(b, 1, 1, generator=generator, device=generator.device) * largest
+    offset = strength * torch.randn(b, 1, c, generator=generator, device=generator.device)
+    return dataclasses.replace(stream, values=stream.values + offset * stream.valid)
 
 
 def drop_channels(stream: StreamBatch, largest: float, generator: torch.Generator) -> StreamBatch:

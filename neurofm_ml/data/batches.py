@@ -92,6 +92,9 @@ def read_channels(artifact: Path) -> dict[str, dict[str, Any]]:
     return table
 
 
+#: Deviations.
+SPIKE_LIMIT = 3.0
+
 NEURAL = ("spikes", "calcium", "eeg", "fmri")
 
 
@@ -101,8 +104,14 @@ def neural_signals(card: DatasetCard) -> tuple[str, ...]:
 
 
 def standardised(values: Array, modality: str, mean: Array, std: Array) -> Array:
-    """z-scores (T, C) as models read them; spike counts are square-rooted first, as the scaler was."""
-    z: Array = ((np.sqrt(values) if modality == "spikes" else values) - mean) / std
+    """z-scores (T, C) as models read them.
+
+    Spike counts are square-rooted first, as the scaler was, and held within +- SPIKE_LIMIT: a unit
+    that fires once in a hundred bins would else speak louder than the whole population.
+    """
+    if modality != "spikes":
+        return (values - mean) / std
+    z: Array = ((np.sqrt(values) - mean) / std).clip(-SPIKE_LIMIT, SPIKE_LIMIT)
     return z
 
 

@@ -10,10 +10,14 @@ from pathlib import Path
 import pandas as pd
 
 from neurofm_ml.data.predictions import Prediction, load_predictions
+from neurofm_ml.data.scaler import load_scaler
+from neurofm_ml.evaluation.gru import problem_of
+from neurofm_ml.evaluation.probe import fit_probe
 from neurofm_ml.evaluation.report import draw_scores, write_markdown
 from neurofm_ml.evaluation.scores import BASELINE, BEATS, LOSES, TIES, compare, control_check, mean_scores, score_predictions, write_scores
 from neurofm_ml.evaluation.tasks import Case, find_cases
-from neurofm_ml.presets import ScoreConfig
+from neurofm_ml.presets import SPLITS, ScoreConfig
+from neurofm_ml.training.decoders import block_latents, load_model
 from neurofm_ml.types import Report
 
 
@@ -24,8 +28,23 @@ def score(
     cases = [case for folder in shards for case in find_cases(folder, scaler)]
     ours = load_predictions(adapted / "predictions")
     answered = {p.case for p in ours}
-    groups = {adapted: ours} | {b: [p for p in load_predictions(b / "predictions") if p.case in answered] for b in baselines}
+    probes = probe_predictions(cfg, pretrained, [case for case in cases if case.key in answered])
+    groups = {adapted: ours, pretrained: probes} | {
+        b: [p for p in load_predictions(b / "predictions") if p.case in answered] for b in baselines
+    }
     return publish(cfg, groups, cases, out)
+
+
+def probe_predictions(cfg: ScoreConfig, pretrained: Path, cases: list[Case]) -> list[Prediction]:
+    """What a ridge reads from the frozen latents of the pretrained model, for sessions it was pretrained on."""
+    model = load_model(pretrained)
+    predictions = []
+    for case in cases:
+        problem, scaler = problem_of(case), load_scaler(case.scaler)
+        if model.vocabulary.session_row(f"{problem.dataset}/{problem.session}"):
+            latents = {split: block_latents(model, problem, scaler, split) for split in SPLITS}
+            predictions.append(fit_probe(case, latents, "neurofmx", cfg.seed))
+    return predictions
 
 
 def publish(cfg: ScoreConfig, groups: dict[Path, list[Prediction]], cases: list[Case], out: Path) -> Report:

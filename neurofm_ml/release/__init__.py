@@ -1,0 +1,1 @@
+"""Release: ONNX with parity, the model card, the bundle with its manifest."""

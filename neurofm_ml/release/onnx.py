@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from neurofm_ml.config import to_dict
+from neurofm_ml.data.batches import SPIKE_LIMIT
 from neurofm_ml.files import write_json
 from neurofm_ml.presets import OnnxConfig
 from neurofm_ml.training.decoders import Decoder, load_decoders
@@ -56,10 +57,10 @@ class Deployed(nn.Module):
         ones = torch.ones_like(activity[:, :, 0], dtype=torch.bool)
         each = torch.ones_like(activity[:, 0, 0])
         steps = torch.cumsum(ones.to(activity.dtype), 1) - 1
-        values = activity.clamp(min=0).sqrt() if about.modality == "spikes" else activity
+        values = ((activity.clamp(min=0).sqrt() if about.modality == "spikes" else activity) - self.mean) / self.std
         stream = StreamBatch(
             modality=about.modality,
-            values=(values - self.mean) / self.std,
+            values=values.clamp(-SPIKE_LIMIT, SPIKE_LIMIT) if about.modality == "spikes" else values,
             mask=ones,
             times=steps * about.dt,
             t0=each * 0,

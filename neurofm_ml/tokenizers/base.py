@@ -51,7 +51,9 @@ class Tokenizer(nn.Module):
         if self.patch_s == 0:
             return 1
         if not bool(torch.isclose(stream.dt, stream.dt[:1], rtol=1e-4).all()):
-            raise ValueError(f"{stream.modality} windows of one batch have sampling steps {stream.dt.unique().tolist()} s; batch one rate at a time.")
+            raise ValueError(
+                f"{stream.modality} windows of one batch have sampling steps {stream.dt.unique().tolist()} s; batch one rate at a time."
+            )
         return max(1, round(self.patch_s / float(stream.dt[0])))
 
     def patches(self, stream: StreamBatch) -> tuple[Tensor, Tensor]:

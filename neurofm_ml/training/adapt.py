@@ -1,5 +1,6 @@
 """The `adapt` job: fine-tune a pretrained model on every decoding problem, one decoder per recording and input."""
 
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,16 +8,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from neurofm_ml.data.batches import build_vocabulary
 from neurofm_ml.data.predictions import Prediction, save_prediction
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler, load_scaler
 from neurofm_ml.models import NeuroFMx
 from neurofm_ml.presets import AdaptConfig
 from neurofm_ml.training.curves import read_curves
-from neurofm_ml.training.decoders import Decoder, describe, extend, fit_decoder, load_model, predict_block, save_decoder
+from neurofm_ml.training.decoders import Decoder, adapted_to, describe, fit_decoder, load_model, predict_block, save_decoder
 from neurofm_ml.training.problems import Problem, find_problems
-from neurofm_ml.training.tuning import embed_by_tuning
 from neurofm_ml.types import Check, Report
 
 METHOD = "fine_tuned"
@@ -47,14 +46,7 @@ def _adapt_one(cfg: AdaptConfig, base: NeuroFMx, problem: Problem, scaler: Scale
     for prediction in predictions(model, problem, scaler, "test", METHOD, "neurofmx", cfg.seed, history.seconds):
         save_prediction(prediction, out / "predictions")
     save_decoder(out / "decoders" / problem.name, Decoder(model, describe(model, problem, scaler)))
-
-
-def adapted_to(base: NeuroFMx, problem: Problem, scaler: Scaler, seed: int) -> NeuroFMx:
-    """A copy of `base` that can be fitted to `problem`; a session it has never seen starts from its tuning maps."""
-    model = extend(base, build_vocabulary([problem.shards]), seed)
-    if not base.vocabulary.session_row(f"{problem.dataset}/{problem.session}"):
-        embed_by_tuning(model, [problem], scaler)
-    return model
+    shutil.rmtree(out / "fits" / problem.name / "checkpoints")
 
 
 def predictions(

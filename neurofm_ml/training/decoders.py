@@ -3,7 +3,7 @@
 Shapes: T grid bins of a block, K target columns.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,17 @@ import torch
 from torch import Tensor
 
 from neurofm_ml.config import config, from_dict, to_dict
-from neurofm_ml.data.batches import Collate, Vocabulary, read_channels
+from neurofm_ml.data.batches import Collate, Vocabulary, build_vocabulary, read_channels
 from neurofm_ml.data.loader import Loader
 from neurofm_ml.data.scaler import Scaler
 from neurofm_ml.models import NeuroFMx
+from neurofm_ml.models.neurofmx import Prediction
 from neurofm_ml.presets import AugmentConfig, NeuroFMxConfig, TrainConfig
 from neurofm_ml.training.checkpoints import load_weights, save_weights
 from neurofm_ml.training.loop import History, fit
 from neurofm_ml.training.problems import Problem, target_names, target_scale
 from neurofm_ml.training.steps import weighted_loss
+from neurofm_ml.training.tuning import embed_by_tuning
 from neurofm_ml.types import Array, Batch
 
 
@@ -42,18 +44,50 @@ class Block:
     times: Array
 
 
-@torch.no_grad()
 def predict_block(model: NeuroFMx, problem: Problem, scaler: Scaler, split: str) -> dict[str, Block]:
-    """Task -> predictions on a whole block. Overlapping windows are averaged, weighted towards their middles,
-    where a bin has both past and future."""
+    """Task -> predictions on a whole block."""
+    tasks = problem.task_names()
+    values, times = _stitched(
+        model, problem, scaler, split, lambda b, p: [*(b.targets[t] for t in tasks), *(p.behaviour[t] for t in tasks)]
+    )
+    columns = np.split(values, np.cumsum([model.vocabulary.tasks[t] for t in tasks * 2])[:-1], axis=1)
+    truths, guesses = columns[: len(tasks)], columns[len(tasks) :]
+    scales = [target_scale(problem, task, scaler) for task in problem.tasks]
+    return {
+        task.name: Block(truth * std + mean, guess * std + mean, times)
+        for task, truth, guess, (mean, std) in zip(problem.tasks, truths, guesses, scales, strict=True)
+    }
+
+
+def block_latents(model: NeuroFMx, problem: Problem, scaler: Scaler, split: str) -> Array:
+    """Latents (T, D) of a whole block, for probes."""
+    return _stitched(model, problem, scaler, split, lambda b, p: [p.latents.values])[0]
+
+
+@torch.no_grad()
+def _stitched(
+    model: NeuroFMx, problem: Problem, scaler: Scaler, split: str, read: Callable[[Batch, Prediction], list[Tensor]]
+) -> tuple[Array, Array]:
+    """What `read` takes from each window, as (T, F) on the block's grid, and the times (T,) of its bins.
+
+    Overlapping windows are averaged, weighted towards their middles, where a bin has both past and future.
+    """
     model.eval()
-    stitches = {task.name: _Stitch() for task in problem.tasks}
+    bins, values, weights = [], [], []
+    dt = 0.0
     for batch in _loader(model, problem, scaler, split, batch_size=64, seed=0).epoch():
-        predicted = model(batch).behaviour
-        for name, stitch in stitches.items():
-            task = f"{problem.dataset}/{name}"
-            stitch.add(batch, torch.stack([batch.targets[task], predicted[task]]))
-    return {task.name: stitches[task.name].block(*target_scale(problem, task, scaler)) for task in problem.tasks}
+        dt = float(batch.dt[0])
+        valid = batch.mask
+        weight = torch.hann_window(valid.shape[1] + 2, periodic=False)[1:-1] + 0.05
+        bins.append(torch.round((batch.starts[:, None] + batch.times)[valid] / dt - 0.5).long().numpy())
+        values.append(torch.cat(read(batch, model(batch)), -1)[valid].double().numpy())
+        weights.append(weight.expand(valid.shape)[valid].double().numpy())
+    place, value, share = np.concatenate(bins), np.concatenate(values), np.concatenate(weights)
+    first, n = int(place.min()), int(np.ptp(place)) + 1
+    total, weight_sum = np.zeros((n, value.shape[1])), np.zeros(n)
+    np.add.at(total, place - first, value * share[:, None])
+    np.add.at(weight_sum, place - first, share)
+    return total / weight_sum[:, None], (np.arange(n) + first + 0.5) * dt
 
 
 def _loader(model: NeuroFMx, problem: Problem, scaler: Scaler, split: str, batch_size: int, seed: int) -> Loader:
@@ -62,31 +96,20 @@ def _loader(model: NeuroFMx, problem: Problem, scaler: Scaler, split: str, batch
     return Loader([problem.shards], split=split, batch_size=batch_size, seed=seed, where=problem.windows(split), collate=collate)
 
 
-class _Stitch:
-    """Adds up overlapping windows of (truth, guess) on the recording's grid."""
+def from_scratch(cfg: NeuroFMxConfig, problem: Problem, scaler: Scaler, seed: int) -> NeuroFMx:
+    """A fresh model of one problem, its units starting from their tuning maps."""
+    torch.manual_seed(seed)
+    model = NeuroFMx(cfg, build_vocabulary([problem.shards]))
+    embed_by_tuning(model, [problem], scaler)
+    return model
 
-    def __init__(self) -> None:
-        self.windows: list[tuple[Array, Array, Array]] = []
 
-    def add(self, batch: Batch, values: Tensor) -> None:
-        """values (2, B, L, K)"""
-        self.dt = float(batch.dt[0])
-        bins = torch.round((batch.starts[:, None] + batch.times) / self.dt - 0.5).long()
-        weights = torch.hann_window(batch.times.shape[1] + 2, periodic=False)[1:-1] + 0.05
-        valid = batch.mask
-        self.windows.append((bins[valid].numpy(), values[:, valid].numpy(), weights.expand(valid.shape)[valid].numpy()))
-
-    def block(self, mean: Array, std: Array) -> Block:
-        bins, values, weights = (
-            np.concatenate(parts, axis) for parts, axis in zip(zip(*self.windows, strict=True), (0, 1, 0), strict=True)
-        )
-        first, n = bins.min(), int(np.ptp(bins)) + 1
-        total, weight = np.zeros((2, n, values.shape[2])), np.zeros(n)
-        np.add.at(weight, bins - first, weights)
-        for side, value in zip(total, values, strict=True):
-            np.add.at(side, bins - first, value * weights[:, None])
-        truth, guess = total / weight[:, None] * std + mean
-        return Block(truth, guess, (np.arange(n) + first + 0.5) * self.dt)
+def adapted_to(base: NeuroFMx, problem: Problem, scaler: Scaler, seed: int) -> NeuroFMx:
+    """A copy of `base` that can be fitted to `problem`; a session it has never seen starts from its tuning maps."""
+    model = extend(base, build_vocabulary([problem.shards]), seed)
+    if not base.vocabulary.session_row(f"{problem.dataset}/{problem.session}"):
+        embed_by_tuning(model, [problem], scaler)
+    return model
 
 
 def extend(model: NeuroFMx, vocabulary: Vocabulary, seed: int) -> NeuroFMx:

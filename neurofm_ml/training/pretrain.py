@@ -1,6 +1,7 @@
 """The `pretrain` job: one model learns from every dataset that is here."""
 
 import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def pretrain(cfg: PretrainConfig, shards: Sequence[Path], scaler: Sequence[Path]
     model, batches = build(cfg, list(used.values()), scaler)
     history = fit(model, batches, weighted_loss(cfg.augment, cfg.objectives), cfg.train, out, seed=cfg.seed, description="pretrain")
     save_model(out, model)
+    shutil.rmtree(out / "checkpoints")  # the finished weights stand beside them
     metrics = {**history.metrics, "parameters": model.n_parameters(), "datasets": ", ".join(used), "left_out": ", ".join(missing)}
     return Report(metrics, history.checks, history.shown)
 

@@ -52,7 +52,10 @@ def test_order_of_channels_does_not_matter(case):
     tokenizer, stream = case
     order = torch.tensor([3, 0, 4, 1, 2])
     moved = dataclasses.replace(
-        stream, values=stream.values[..., order], ids=stream.ids[:, order], positions=None if stream.positions is None else stream.positions[:, order]
+        stream,
+        values=stream.values[..., order],
+        ids=stream.ids[:, order],
+        positions=None if stream.positions is None else stream.positions[:, order],
     )
     assert torch.allclose(tokenizer(moved).tokens, tokenizer(stream).tokens, atol=1e-5)
 
@@ -90,7 +93,9 @@ def test_eeg_token_means_the_same_at_any_rate(rate, make_stream):
         times = (torch.arange(round(2 * hz)) + 0.5) / hz
         wave = torch.sin(2 * torch.pi * 1.5 * times)[None, :, None].expand(1, -1, 5)
         base = make_stream("eeg", batch=1, placed=True)
-        like = dataclasses.replace(base, values=wave, mask=torch.ones(1, len(times), dtype=torch.bool), times=times[None], dt=torch.tensor([1 / hz]))
+        like = dataclasses.replace(
+            base, values=wave, mask=torch.ones(1, len(times), dtype=torch.bool), times=times[None], dt=torch.tensor([1 / hz])
+        )
         with torch.no_grad():
             tokenizer.step.weight.zero_()
         return tokenizer(like).tokens

@@ -1,0 +1,137 @@
+"""The model card of one run: written from the scores table and the provenance, never by hand.
+
+A number stands in the card only if it stands in an artifact; what did not beat its baseline says
+so in the same table; a source that may not be passed on stops the redistribution of the weights.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from neurofm_ml.data.recordings import load_card
+from neurofm_ml.evaluation.scores import LOSES, read_scores
+from neurofm_ml.knowledge.cards import DatasetCard
+from neurofm_ml.presets import CardConfig
+from neurofm_ml.types import Check, Report
+
+CASE = ["dataset", "recording", "task"]
+
+
+def write(cfg: CardConfig, scores: Path, pretrained: Path, adapted: Path, out: Path) -> Report:
+    """Write ``card.md`` and ``card.json`` (what a program wants to know: licences, means, stamps)."""
+    table, comparisons = read_scores(scores / "scores.parquet"), pd.read_parquet(scores / "comparisons.parquet")
+    made = {"pretrained": _result(pretrained), "adapted": _result(adapted), "scores": _result(scores)}
+    cards = [load_card(Path(entry["path"])) for entry in made["pretrained"]["inputs"]["shards"]]
+    text = "\n".join(_lines(cfg, table, comparisons, cards, made))
+    (out / "card.md").write_text(text)
+    facts = {
+        "model": f"neurofmx-{cfg.size}-{cfg.seed}",
+        "redistributable": all(card.redistribute for card in cards),
+        "licences": {card.name: card.licence for card in cards},
+        "stamps": comparisons.groupby(["method", "stamp"]).size().reset_index(name="tasks").to_dict("records"),
+    }
+    (out / "card.json").write_text(json.dumps(facts, indent=1))
+    checks = (_every_score_is_shown(text, table, comparisons), _may_be_passed_on(cards))
+    return Report({"tasks": len(table[CASE].drop_duplicates()), "datasets": len(cards)}, checks, {"card": "card.md"})
+
+
+def _result(artifact: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((artifact / "result.json").read_text())
+    return result
+
+
+def _lines(
+    cfg: CardConfig, table: pd.DataFrame, comparisons: pd.DataFrame, cards: Sequence[DatasetCard], made: dict[str, dict[str, Any]]
+) -> Iterator[str]:
+    about = made["pretrained"]["metrics"]
+    yield f"# NeuroFMx {cfg.size}, seed {cfg.seed}"
+    yield f"\nOne model of {about['parameters']:,} shared parameters for {', '.join(sorted({m for c in cards for m in c.modalities}))}, "
+    yield f"pretrained for {about['steps']:,} updates on {len(cards)} datasets and fine-tuned once per recording."
+    yield "\n## Scores\n"
+    yield from _score_lines(table, comparisons)
+    yield "\n## What it learned from\n"
+    yield from _data_lines(cards)
+    if left_out := about.get("left_out"):
+        yield f"\nLeft out, because their files were not there: {left_out}."
+    yield "\n## Limits\n"
+    yield from _limits(table, comparisons, cards)
+    yield "\n## Where the numbers come from\n"
+    yield _line(("artifact", "fingerprint", "data version", "code", "finished"))
+    yield _line(["---"] * 5)
+    for name, result in made.items():
+        p = result["provenance"]
+        yield _line((name, result["fingerprint"], result["data_version"], p["git_revision"], p["finished"]))
+    yield ""
+
+
+def _score_lines(table: pd.DataFrame, comparisons: pd.DataFrame) -> Iterator[str]:
+    """Every row of the scores table, best first in each task, with its stamp."""
+    stamps = {(*(getattr(r, c) for c in CASE), r.method): r.stamp for r in comparisons.itertuples()}
+    yield "R2 on the last quarter of each recording, which nothing was fitted or chosen on; 95 % block-bootstrap interval;"
+    yield "`control` is what the method reaches when behaviour and activity are shifted against each other.\n"
+    yield _line(("dataset", "recording", "task", "method", "R2", "95 %", "control", "verdict"))
+    yield _line(["---"] * 8)
+    for r in table.sort_values([*CASE, "value"], ascending=[True, True, True, False]).itertuples():
+        verdict = stamps.get((r.dataset, r.recording, r.task, r.method), "")
+        yield _line(
+            (r.dataset, r.recording, r.task, r.method, _r2(r.value), f"{_r2(r.ci_low)} to {_r2(r.ci_high)}", _r2(r.control), verdict)
+        )
+
+
+def _data_lines(cards: Sequence[DatasetCard]) -> Iterator[str]:
+    yield _line(("dataset", "species", "modalities", "licence", "may be passed on", "source"))
+    yield _line(["---"] * 6)
+    for c in cards:
+        yield _line((c.name, c.species, ", ".join(c.modalities), c.licence, "yes" if c.redistribute else "no", c.source))
+
+
+def _limits(table: pd.DataFrame, comparisons: pd.DataFrame, cards: Sequence[DatasetCard]) -> Iterator[str]:
+    lost = comparisons[comparisons.stamp == LOSES]
+    yield f"- {len(lost)} of {len(comparisons)} comparisons with the best tuned baseline are lost" + (":" if len(lost) else ".")
+    for r in lost.itertuples():
+        yield f"  - {r.dataset}/{r.recording}/{r.task}: {r.method} {_r2(r.value)} against {r.baseline} {_r2(r.baseline_value)}"
+    decoded = set(table.dataset)
+    if unscored := sorted({c.name for c in cards} - decoded):
+        yield f"- Seen in pretraining but scored on no task: {', '.join(unscored)}."
+    yield f"- Scores are of one seed and hold for the {len(table[CASE].drop_duplicates())} recordings named, not for new animals."
+    if closed := [c.name for c in cards if not c.redistribute]:
+        yield f"- The weights may not be passed on: {', '.join(closed)} forbid it or do not say."
+
+
+def _every_score_is_shown(text: str, table: pd.DataFrame, comparisons: pd.DataFrame) -> Check:
+    """Each row of the scores table, and each lost comparison, stands in the card with its number."""
+    rows = {line.removesuffix(" |").removeprefix("| ") for line in text.splitlines()}
+    missing = [
+        r for r in table.itertuples() if not any(_starts(row, (r.dataset, r.recording, r.task, r.method, _r2(r.value))) for row in rows)
+    ]
+    lost = int((comparisons.stamp == LOSES).sum())
+    shown = sum(row.endswith(f"| {LOSES}") for row in rows)
+    numbers = {"scores_missing": len(missing), "losses_missing": lost - shown}
+    return Check("every_score_is_shown", not any(numbers.values()), numbers=numbers, threshold="0 missing")
+
+
+def _starts(row: str, cells: Sequence[Any]) -> bool:
+    return row.startswith(" | ".join(map(str, cells)) + " |")
+
+
+def _may_be_passed_on(cards: Sequence[DatasetCard]) -> Check:
+    closed = [card.name for card in cards if not card.redistribute]
+    return Check(
+        "may_be_redistributed",
+        not closed,
+        severity="warn",
+        numbers={"closed_sources": len(closed)},
+        threshold="0",
+        note=f"trained on {', '.join(closed)}, whose licence forbids passing the weights on or is not stated" if closed else "",
+    )
+
+
+def _r2(value: Any) -> str:
+    return f"{value:.3f}"
+
+
+def _line(cells: Sequence[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
