@@ -4,6 +4,10 @@ What is judged and how stands in the library (`neurofm_ml.data.quality`, `neurof
 Dagster concept: asset checks returned with the materialisation.
 """
 
+import math
+from pathlib import Path
+from typing import Any
+
 import dagster as dg
 
 from neurofm_ml.jobs import JOBS, JobResult
@@ -13,21 +17,24 @@ SEVERITY = {"warn": dg.AssetCheckSeverity.WARN, "error": dg.AssetCheckSeverity.E
 
 def specs_for(asset: str, job: str) -> list[dg.AssetCheckSpec]:
     """Checks of an asset: those its job announces; the ones of severity "error" stop what follows."""
-    return [
-        dg.AssetCheckSpec(name, asset=asset, blocking=severity == "error", description=name.replace("_", " ").capitalize() + ".")
-        for name, severity in JOBS[job].checks.items()
-    ]
+    return [dg.AssetCheckSpec(name, asset=asset, blocking=severity == "error") for name, severity in JOBS[job].checks.items()]
 
 
 def results_of(result: JobResult) -> list[dg.AssetCheckResult]:
-    """Check results of a finished job, each with the numbers it judged and its threshold."""
+    """Check results of a finished job, each with the partition and the numbers it judged and its threshold."""
+    partition = Path(result.path).parent.name
     return [
         dg.AssetCheckResult(
             check_name=check["name"],
             passed=check["passed"],
             severity=SEVERITY[check["severity"]],
             description=check["note"] or None,
-            metadata={**{k: float(v) for k, v in check["numbers"].items()}, "threshold": check["threshold"]},
+            metadata={"partition": partition, "threshold": check["threshold"], **{k: finite(v) for k, v in check["numbers"].items()}},
         )
         for check in result.checks
     ]
+
+
+def finite(value: Any) -> Any:
+    """`value`, NaN and infinities as text: Dagster's pages refuse them as numbers."""
+    return value if not isinstance(value, float) or math.isfinite(value) else str(value)

@@ -5,7 +5,6 @@ Dagster concept: resource.
 """
 
 import base64
-import math
 import os
 import signal
 import subprocess
@@ -17,12 +16,15 @@ from typing import Any
 
 import dagster as dg
 
-from neurofm_assets.checks import results_of
+from neurofm_assets.checks import finite, results_of
 from neurofm_ml import jobs
 from neurofm_ml.config import to_dict
 from neurofm_ml.files import write_json
 from neurofm_ml.jobs import EXIT_BAD_INPUT, EXIT_PREEMPTED, JobResult, JobSpec, Preempted
 from neurofm_ml.presets import Resources
+
+#: Inputs of one role that a page lists by name; result.json lists all.
+MANY = 20
 
 
 class Compute(dg.ConfigurableResource):
@@ -104,24 +106,20 @@ class Subprocess(Compute):
 
 def materialization(result: JobResult, left_out: Sequence[str] = ()) -> dg.MaterializeResult:
     """What Dagster shows of an artifact: its numbers, plots, place, origin and checks."""
-    metadata: dict[str, Any] = {name: _number(value) for name, value in result.metrics.items()}
+    metadata: dict[str, Any] = {name: finite(value) for name, value in result.metrics.items()}
     for label, name in result.shown.items():
         metadata |= _shown(label, Path(result.path) / name)
+    made_from = {role: [d["path"] for d in found] if len(found) <= MANY else f"{len(found)} files" for role, found in result.inputs.items()}
     metadata |= {
         "path": dg.MetadataValue.path(result.path),
         "reused": result.reused,
         "seconds": result.seconds,
         "fingerprint": result.fingerprint,
-        "provenance": dg.MetadataValue.json({**result.provenance, "inputs": {k: list(v) for k, v in result.inputs.items()}}),
+        "provenance": dg.MetadataValue.json({**result.provenance, "inputs": made_from}),
     }
     if left_out:
         metadata["left_out"] = ", ".join(left_out)
     return dg.MaterializeResult(metadata=metadata, check_results=results_of(result), data_version=dg.DataVersion(result.data_version))
-
-
-def _number(value: Any) -> Any:
-    """Dagster's page refuses NaN and infinities as numbers."""
-    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
 
 
 def _shown(label: str, path: Path) -> dict[str, Any]:
@@ -130,7 +128,5 @@ def _shown(label: str, path: Path) -> dict[str, Any]:
         ".png": lambda: f"![{label}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})",
         ".md": path.read_text,
     }
-    shown: dict[str, Any] = {f"{label}_path": dg.MetadataValue.path(str(path))}
-    if path.suffix in render:
-        shown[label] = dg.MetadataValue.md(render[path.suffix]())
-    return shown
+    place = dg.MetadataValue.path(str(path))
+    return {label: dg.MetadataValue.md(render[path.suffix]()), f"{label} file": place} if path.suffix in render else {label: place}

@@ -5,7 +5,6 @@ dataset that is here. What was made before is found again, so a second run compu
 kept in NEUROFM_HOME, where ``make ui`` shows them.
 """
 
-import os
 import shutil
 import sys
 import time
@@ -107,8 +106,9 @@ def row_of(event: dg.DagsterEvent) -> Row:
     values = {label: entry.value for label, entry in seen.metadata.items()}
     first = next(iter(values))
     number = "" if first == "path" else f"{first} {values[first]:.4g}" if isinstance(values[first], float) else f"{first} {values[first]}"
-    where = os.path.relpath(str(values["path"]))
-    return seen.label, str(seen.partition), number, f"{values['seconds']:.1f}", "found" if values["reused"] else "made", where
+    path = Path(str(values["path"]))
+    where = str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    return seen.label, path.parent.name, number, f"{values['seconds']:.1f}", "found" if values["reused"] else "made", where
 
 
 def table(rows: Sequence[Row]) -> str:

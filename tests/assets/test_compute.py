@@ -48,17 +48,18 @@ def test_a_page_shows_numbers_plots_place_and_origin(tmp_path: Path) -> None:
     assert shown["loss"] == "nan", "Dagster's page cannot hold it as a number"
     assert shown["curve"] == "![curve](data:image/png;base64,iVBORw==)"
     assert shown["card"] == "# Card"
-    assert shown["table_path"] == str(tmp_path / "t.parquet")
+    assert (shown["curve file"], shown["table"]) == (str(tmp_path / "a.png"), str(tmp_path / "t.parquet"))
     assert shown["path"] == str(tmp_path)
     assert shown["left_out"] == "uci_eeg"
-    assert shown["provenance"]["inputs"] == {"raw": [{"path": "a", "data_version": "b"}]}
+    assert shown["provenance"]["inputs"] == {"raw": ["a"]}
     assert made.data_version == dg.DataVersion("v")
 
 
 def test_a_check_carries_what_it_judged_and_its_threshold() -> None:
-    (check,) = materialization(result()).check_results or ()
+    (check,) = materialization(result(path="/artifacts/quality/simulation/f")).check_results or ()
     assert (check.check_name, check.passed, check.severity) == ("is_small", False, dg.AssetCheckSeverity.ERROR)
-    assert check.metadata["value"] == dg.FloatMetadataValue(3.0)
+    assert check.metadata["partition"] == dg.TextMetadataValue("simulation")
+    assert check.metadata["value"] == dg.IntMetadataValue(3)
     assert check.metadata["threshold"] == dg.TextMetadataValue("< 2")
     assert check.description == "sub-1"
 

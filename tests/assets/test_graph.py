@@ -1,6 +1,9 @@
 """The graph: what it is, and that all of it runs, in process and with light stand-ins for the jobs."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,3 +110,16 @@ def test_the_demo_stops_at_what_is_wrong(ran: Ran, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(jobs.JOBS._members, "write_shards", dataclasses.replace(jobs.JOBS["write_shards"], function=broken))
     assert demo.main([]) == 1
     assert "stopped: simulation: no electrodes; add them to the card." in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_demo_with_real_jobs(neurofm_home: Path) -> None:
+    """What `make demo` does, on the simulation: twice, and the second time for nothing."""
+    environment = {**os.environ, "NEUROFM_HOME": str(neurofm_home), "NEUROFM_DATA": ""}
+    outputs = [
+        subprocess.run([sys.executable, "-m", "neurofm_assets.demo"], env=environment, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert " 0 found" in outputs[0]
+    assert "\n0 made" in outputs[1]
+    assert (neurofm_home / "artifacts/bundle/tiny-0/current.json").exists()
