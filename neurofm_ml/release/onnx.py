@@ -7,8 +7,10 @@ the one it was traced at.
 Shapes: B batch, T samples, C channels, L bins, K target columns.
 """
 
+import logging
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -19,8 +21,12 @@ from neurofm_ml.config import to_dict
 from neurofm_ml.data.batches import SPIKE_LIMIT
 from neurofm_ml.files import write_json
 from neurofm_ml.presets import OnnxConfig
+from neurofm_ml.tokenizers import SpikeTokenizer
 from neurofm_ml.training.decoders import Decoder, load_decoders
-from neurofm_ml.types import Batch, Check, Report, StreamBatch
+from neurofm_ml.types import Check, Report, TokenizedSequence
+
+if TYPE_CHECKING:
+    import onnx
 
 #: Batch and length the graph is traced at, and those it is compared with torch at.
 TRACED = (2, 64)
@@ -28,93 +34,110 @@ COMPARED = ((1, 64), (3, 100), (2, 257))
 
 
 class Deployed(nn.Module):
-    """A decoder with its scaler inside: one population (B, T, C) on the decoder's grid -> targets (B, T, K)."""
+    """A decoder by itself: one population (B, T, C) on the decoder's grid -> targets (B, T, K).
 
-    ids: Tensor
+    Holds the rows of the embedding tables that its channels need instead of the tables, so that
+    decoders of one modality differ in numbers alone and share one graph. Bins of any width are one
+    unit of time here: tokens and latents lie on the same grid.
+    """
+
+    who: Tensor
+    session: Tensor
     mean: Tensor
     std: Tensor
     offset: Tensor
     unit: Tensor
+    token_shift: Tensor
 
     def __init__(self, decoder: Decoder) -> None:
         super().__init__()
-        self.model, self.about = decoder.model, decoder.about
-        self.register_buffer("ids", torch.tensor(decoder.about.ids))
-        self.register_buffer("mean", torch.tensor(decoder.about.mean))
-        self.register_buffer("std", torch.tensor(decoder.about.std))
-        self.register_buffer("offset", torch.tensor(decoder.about.target_mean))
-        self.register_buffer("unit", torch.tensor(decoder.about.target_std))
+        model, about = decoder.model, decoder.about
+        tokenizer = model.tokenizer(about.modality)
+        if not isinstance(tokenizer, SpikeTokenizer):
+            raise ValueError(
+                f"decoder {about.name!r} reads {about.modality}; only populations on the grid (spikes, calcium) can be exported."
+            )
+        self.mix, self.modality = tokenizer.mix, about.modality
+        self.tokenizer, self.fusion, self.backbone, self.norm = tokenizer, model.fusion, model.backbone, model.norm
+        heads = [cast(nn.Linear, model.behaviour[task]) for task in about.tasks]
+        self.readout = nn.Linear(model.cfg.d_model, len(about.target_names))
+        with torch.no_grad():
+            self.readout.weight.copy_(torch.cat([head.weight for head in heads]))
+            self.readout.bias.copy_(torch.cat([head.bias for head in heads]))
+            self.register_buffer("who", tokenizer.channels.table(torch.tensor(about.ids)))
+            self.register_buffer("session", model.session.weight[about.session_row])
+            self.register_buffer("token_shift", cast(Tensor, model.modality[about.modality]))
+        for name, values in {"mean": about.mean, "std": about.std, "offset": about.target_mean, "unit": about.target_std}.items():
+            self.register_buffer(name, torch.tensor(values))
 
     def forward(self, activity: Tensor) -> Tensor:
         """activity (B, T, C) as measured (counts, fluorescence) -> (B, T, K) in the targets' own units."""
-        latents = self.model.encode(self._batch(activity), {}).values
-        guesses = [self.model.behaviour[task](latents) for task in self.about.tasks]
-        return torch.cat(guesses, -1) * self.unit + self.offset
-
-    def _batch(self, activity: Tensor) -> Batch:
-        b = activity.shape[0]
-        about = self.about
-        ones = torch.ones_like(activity[:, :, 0], dtype=torch.bool)
-        each = torch.ones_like(activity[:, 0, 0])
-        steps = torch.cumsum(ones.to(activity.dtype), 1) - 1
-        values = ((activity.clamp(min=0).sqrt() if about.modality == "spikes" else activity) - self.mean) / self.std
-        stream = StreamBatch(
-            modality=about.modality,
-            values=values.clamp(-SPIKE_LIMIT, SPIKE_LIMIT) if about.modality == "spikes" else values,
-            mask=ones,
-            times=steps * about.dt,
-            t0=each * 0,
-            dt=each * about.dt,
-            ids=self.ids.expand(b, -1),
-            channel_mask=torch.ones_like(activity[:, 0], dtype=torch.bool),
-        )
-        return Batch(
-            streams={about.signal: stream},
-            times=(steps + 0.5) * about.dt,
-            dt=each * about.dt,
-            mask=ones,
-            session=(each * about.session_row).long(),
-            rows=each.long(),
-            starts=each,
-        )
+        counts = self.modality == "spikes"
+        z = ((activity.clamp(min=0).sqrt() if counts else activity) - self.mean) / self.std
+        tokens = self.mix(z.clamp(-SPIKE_LIMIT, SPIKE_LIMIT) if counts else z, self.who)
+        mask = torch.ones_like(tokens[..., 0], dtype=torch.bool)
+        times = torch.cumsum(mask.to(tokens.dtype), 1) - 1
+        start = torch.zeros_like(times[:, 0])
+        sequence = TokenizedSequence(tokens + self.token_shift, mask, times, start, start + 1, self.modality)
+        latents, _ = self.fusion([sequence], times + 0.5, start + 1)
+        latents = latents + self.session
+        for block in self.backbone:
+            latents = block(latents, mask)
+        return self.readout(self.norm(latents)) * self.unit + self.offset
 
 
 def export(cfg: OnnxConfig, adapted: Path, out: Path) -> Report:
     """Export every decoder of an adapted artifact and compare each with torch; a worse file fails a blocking check."""
-    errors = {}
+    errors: dict[str, float] = {}
+    graphs: dict[str, onnx.ModelProto] = {}
     for decoder in tqdm(list(load_decoders(adapted)), desc="onnx", disable=None):
-        errors[decoder.about.name] = export_decoder(decoder, out / decoder.about.name)
+        about, module = decoder.about, Deployed(decoder).eval()
+        if about.modality not in graphs:
+            graphs[about.modality] = trace(module, _example(decoder, *TRACED))
+        folder = out / about.name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "decoder.onnx").write_bytes(with_weights(graphs[about.modality], module).SerializeToString())
+        write_json(folder / "decoder.json", to_dict(about))
+        errors[about.name] = max(relative_error(module, folder / "decoder.onnx", _example(decoder, *shape)) for shape in COMPARED)
     worst = max(errors.values())
     parity = Check("onnx_matches_torch", worst <= cfg.tolerance, numbers=errors, threshold=f"relative L2 error <= {cfg.tolerance:g}")
-    return Report({"decoders": len(errors), "worst_relative_error": worst}, (parity,))
+    return Report({"decoders": len(errors), "graphs": len(graphs), "worst_relative_error": worst}, (parity,))
 
 
-def export_decoder(decoder: Decoder, folder: Path) -> float:
-    """Write ``decoder.onnx`` and ``decoder.json`` (names of inputs and outputs); return the worst relative L2 error."""
-    folder.mkdir(parents=True, exist_ok=True)
-    module = Deployed(decoder).eval()
-    path = folder / "decoder.onnx"
-    to_onnx(module, _example(decoder, *TRACED), path)
-    write_json(folder / "decoder.json", to_dict(decoder.about))
-    return max(relative_error(module, path, _example(decoder, *shape)) for shape in COMPARED)
-
-
-def to_onnx(module: nn.Module, example: Tensor, path: Path) -> None:
-    """Trace a module of one input with dynamic batch and time."""
+def trace(module: nn.Module, example: Tensor) -> "onnx.ModelProto":
+    """The graph of a module of one input, with dynamic batch and time. Weights keep their names: ONNX Runtime optimises by itself."""
     dynamic = {"activity": {0: torch.export.Dim("batch"), 1: torch.export.Dim("time")}}
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages that are not needed here
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
+        program = torch.onnx.export(
             module,
             (example,),
-            path,
             input_names=["activity"],
             output_names=["behaviour"],
             dynamic_shapes=dynamic,
             dynamo=True,
             verbose=False,
-            external_data=False,
+            optimize=False,
         )
+    assert program is not None
+    return program.model_proto
+
+
+def with_weights(graph: "onnx.ModelProto", module: nn.Module) -> "onnx.ModelProto":
+    """A copy of a traced graph that carries the weights of another module of the same kind."""
+    import onnx
+
+    model = onnx.ModelProto()
+    model.CopyFrom(graph)
+    state = module.state_dict()
+    for tensor in model.graph.initializer:
+        if tensor.name in state:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(state[tensor.name].numpy(), tensor.name))
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = len(state["mean"])
+    model.graph.output[0].type.tensor_type.shape.dim[2].dim_value = len(state["unit"])
+    del model.graph.value_info[:]
+    return model
 
 
 def relative_error(module: nn.Module, path: Path, example: Tensor) -> float:

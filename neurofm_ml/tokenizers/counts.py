@@ -1,6 +1,5 @@
 """Tokenizers of population activity: one token per time bin, the sum of the units' embeddings."""
 
-import torch
 from torch import Tensor, nn
 
 from neurofm_ml.tokenizers.base import TOKENIZERS, Tokenizer
@@ -12,7 +11,11 @@ class SpikeTokenizer(Tokenizer):
     """Binned counts: each unit's embedding weighted by its z-scored root count, added up."""
 
     def embed(self, patches: Tensor, who: Tensor, stream: StreamBatch) -> Tensor:
-        return torch.einsum("bpc,bcd->bpd", patches[..., 0], who)
+        return self.mix(patches[..., 0], who)
+
+    def mix(self, activity: Tensor, who: Tensor) -> Tensor:
+        """z-scored activity (B, P, C), who (B, C, D), or (C, D) where all windows share it -> tokens (B, P, D)."""
+        return activity @ who
 
 
 @TOKENIZERS.register("calcium")
@@ -23,6 +26,6 @@ class CalciumTokenizer(SpikeTokenizer):
         super().__init__(channel_std, d_model)
         self.feed = nn.Sequential(nn.Linear(d_model, d_model), nn.GELU(), nn.Linear(d_model, d_model))
 
-    def embed(self, patches: Tensor, who: Tensor, stream: StreamBatch) -> Tensor:
-        tokens = super().embed(patches, who, stream)
+    def mix(self, activity: Tensor, who: Tensor) -> Tensor:
+        tokens = super().mix(activity, who)
         return tokens + self.feed(tokens)
