@@ -198,7 +198,7 @@ def adapt(cfg: presets.AdaptConfig, inputs: Inputs, out: Path) -> Report:
     return adapt(cfg, inputs["pretrained"][0], inputs["shards"], inputs["scaler"], out)
 
 
-@job("fit_baselines", presets.BaselinesConfig, "1", checks=claims(warn=("controls_at_chance",)))
+@job("fit_baselines", presets.BaselinesConfig, "1", checks=claims(warn=("controls_at_chance",)), resumes=True)
 def fit_baselines(cfg: presets.BaselinesConfig, inputs: Inputs, out: Path) -> Report:
     """Labelled shards of one dataset -> predictions and scores of the tuned baselines."""
     from neurofm_ml.evaluation.baselines import fit_baselines

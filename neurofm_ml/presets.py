@@ -250,7 +250,7 @@ class BundleConfig:
 def pretrain(size: str, seed: int = 0) -> PretrainConfig:
     """Pretraining at one size; the larger ones assume the GPUs that `resources` asks for."""
     train = {
-        "tiny": TrainConfig(),
+        "tiny": TrainConfig(steps=1200, ema=0.995, checkpoint_every=200),
         "small": TrainConfig(steps=100_000, batch_size=64, lr=1e-3, ema=0.999, precision="bf16-mixed", checkpoint_every=1000),
         "medium": TrainConfig(
             steps=200_000, batch_size=64, lr=6e-4, ema=0.999, precision="bf16-mixed", strategy="ddp", checkpoint_every=1000
@@ -264,5 +264,5 @@ def pretrain(size: str, seed: int = 0) -> PretrainConfig:
 
 def adapt(size: str, seed: int = 0) -> AdaptConfig:
     """Fine-tuning at one size."""
-    train = TrainConfig() if _size(size) == "tiny" else TrainConfig(steps=2000, lr=3e-4, ema=0.99, precision="bf16-mixed")
+    train = TrainConfig(steps=200, lr=3e-4) if _size(size) == "tiny" else TrainConfig(steps=2000, lr=3e-4, ema=0.99, precision="bf16-mixed")
     return AdaptConfig(seed=seed, size=size, train=train)  # type: ignore[arg-type]

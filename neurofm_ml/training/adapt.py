@@ -1,5 +1,6 @@
 """The `adapt` job: fine-tune a pretrained model on every decoding problem, one decoder per recording and input."""
 
+import copy
 import shutil
 import time
 from collections.abc import Sequence
@@ -11,12 +12,14 @@ from tqdm import tqdm
 from neurofm_ml.data.predictions import Prediction, save_prediction
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler, load_scaler
+from neurofm_ml.metrics import r2
 from neurofm_ml.models import NeuroFMx
 from neurofm_ml.presets import AdaptConfig
 from neurofm_ml.training.curves import read_curves
-from neurofm_ml.training.decoders import Decoder, adapted_to, describe, fit_decoder, load_model, predict_block, save_decoder
+from neurofm_ml.training.decoders import Block, Decoder, adapted_to, describe, fit_decoder, load_model, predict_block, save_decoder
+from neurofm_ml.training.loop import History
 from neurofm_ml.training.problems import Problem, find_problems
-from neurofm_ml.types import Check, Report
+from neurofm_ml.types import Array, Check, Report
 
 METHOD = "fine_tuned"
 
@@ -41,12 +44,33 @@ def adapt(cfg: AdaptConfig, pretrained: Path, shards: Sequence[Path], scaler: Se
 
 
 def _adapt_one(cfg: AdaptConfig, base: NeuroFMx, problem: Problem, scaler: Scaler, out: Path) -> None:
-    model = adapted_to(base, problem, scaler, cfg.seed)
-    history = fit_decoder(model, problem, scaler, cfg.train, cfg.augment, out / "fits" / problem.name, cfg.seed)
+    model, history = fine_tune(cfg, base, problem, scaler, out / "fits" / problem.name)
     for prediction in predictions(model, problem, scaler, "test", METHOD, "neurofmx", cfg.seed, history.seconds):
         save_prediction(prediction, out / "predictions")
     save_decoder(out / "decoders" / problem.name, Decoder(model, describe(model, problem, scaler)))
     shutil.rmtree(out / "fits" / problem.name / "checkpoints")
+
+
+def fine_tune(cfg: AdaptConfig, base: NeuroFMx, problem: Problem, scaler: Scaler, out: Path) -> tuple[NeuroFMx, History]:
+    """Fit a copy of `base` to a problem; where that is worse on the validation block than not fitting, the copy as it was.
+
+    Few labels overfit: then what other recordings taught is the better decoder.
+    """
+    model = adapted_to(base, problem, scaler, cfg.seed)
+    before, unfitted = validation_r2(model, problem, scaler), copy.deepcopy(model)
+    history = fit_decoder(model, problem, scaler, cfg.train, cfg.augment, out, cfg.seed)
+    return (unfitted, history) if before > validation_r2(model, problem, scaler) else (model, history)
+
+
+def validation_r2(model: NeuroFMx, problem: Problem, scaler: Scaler) -> float:
+    """Mean R2 over the tasks of a problem on its validation block."""
+    blocks = predict_block(model, problem, scaler, "validation").values()
+    return float(np.mean([r2(block.truth, block.guess, mask=known(block)) for block in blocks]))
+
+
+def known(block: Block) -> Array:
+    """(T,) True where every column of the truth is known."""
+    return np.asarray(np.isfinite(block.truth).all(1))
 
 
 def predictions(
@@ -66,7 +90,7 @@ def predictions(
             y_true=block.truth,
             y_pred=block.guess,
             times=block.times,
-            mask=np.asarray(np.isfinite(block.truth).all(1)),
+            mask=known(block),
             parameters=model.n_parameters(),
             train_seconds=train_seconds,
             samples_per_second=len(block.times) / seconds,

@@ -10,12 +10,12 @@ import torch
 from neurofm_ml.data.batches import Collate, build_vocabulary
 from neurofm_ml.data.loader import Loader, Mixture
 from neurofm_ml.data.recordings import load_card
-from neurofm_ml.data.scaler import load_scaler
+from neurofm_ml.data.scaler import Scaler, load_scaler
 from neurofm_ml.models import NeuroFMx
 from neurofm_ml.presets import PretrainConfig
 from neurofm_ml.training.decoders import save_model
-from neurofm_ml.training.loop import fit
-from neurofm_ml.training.problems import find_problems
+from neurofm_ml.training.loop import fit, rank_and_world
+from neurofm_ml.training.problems import Problem, find_problems
 from neurofm_ml.training.steps import weighted_loss
 from neurofm_ml.training.tuning import embed_by_tuning
 from neurofm_ml.types import Report
@@ -36,7 +36,9 @@ def pretrain(cfg: PretrainConfig, shards: Sequence[Path], scaler: Sequence[Path]
     used = {name: here[name] for name in wanted if name in here}
     if not used:
         raise ValueError(f"none of the datasets {', '.join(wanted)} has shards; materialise shards of at least one.")
-    model, batches = build(cfg, list(used.values()), scaler)
+    paths = list(used.values())
+    problems = [problem for path in paths for problem in find_problems(path)]
+    model, batches = build(cfg, problems, paths, load_scaler(scaler))
     history = fit(model, batches, weighted_loss(cfg.augment, cfg.objectives), cfg.train, out, seed=cfg.seed, description="pretrain")
     save_model(out, model)
     shutil.rmtree(out / "checkpoints")  # the finished weights stand beside them
@@ -44,15 +46,22 @@ def pretrain(cfg: PretrainConfig, shards: Sequence[Path], scaler: Sequence[Path]
     return Report(metrics, history.checks, history.shown)
 
 
-def build(cfg: PretrainConfig, shards: Sequence[Path], scaler: Sequence[Path]) -> tuple[NeuroFMx, Mixture]:
-    """A fresh model and the mixture of its datasets' training windows, drawn by the root of their number."""
+def build(cfg: PretrainConfig, problems: Sequence[Problem], shards: Sequence[Path], scaler: Scaler) -> tuple[NeuroFMx, Mixture]:
+    """A fresh model and the mixture of its datasets' training windows, each dataset drawn equally often.
+
+    The targets of a problem are shown only where it is labelled.
+    """
     vocabulary = build_vocabulary(shards)
     torch.manual_seed(cfg.seed)
-    model, scale = NeuroFMx(cfg.model, vocabulary), load_scaler(scaler)
-    embed_by_tuning(model, (problem for path in shards for problem in find_problems(path)), scale)
-    collate = Collate(shards, vocabulary, scale)
+    model = NeuroFMx(cfg.model, vocabulary)
+    embed_by_tuning(model, problems, scaler)
+    labelled = {f"{p.dataset}/{p.recording}": p.labelled for p in problems if p.labelled}
+    collate = Collate(shards, vocabulary, scaler, labelled=labelled)
+    rank, world = rank_and_world(cfg.train)
     loaders = {
-        load_card(path).name: Loader([path], split="train", batch_size=cfg.train.batch_size, seed=cfg.seed, collate=collate)
+        load_card(path).name: Loader(
+            [path], split="train", batch_size=cfg.train.batch_size, seed=cfg.seed, rank=rank, world=world, collate=collate
+        )
         for path in shards
     }
-    return model, Mixture(loaders, {name: len(loader) ** 0.5 for name, loader in loaders.items()}, cfg.seed)
+    return model, Mixture(loaders, dict.fromkeys(loaders, 1.0), cfg.seed)
