@@ -34,7 +34,7 @@ class Told(InProcess):
     """In process, saying what is being computed while it is."""
 
     def compute(self, context: dg.AssetExecutionContext, spec: JobSpec, resources: Resources) -> JobResult:
-        print(f"  {context.asset_key.to_user_string()} {context.partition_key} ...", flush=True)
+        print(f"  {context.asset_key.to_user_string()} {Path(spec.out).name} ...", flush=True)
         return super().compute(context, spec, resources)
 
 
@@ -101,11 +101,11 @@ def config_of(op: dg.OpDefinition, names: Sequence[str]) -> dict[str, Any]:
 
 
 def row_of(event: dg.DagsterEvent) -> Row:
-    """Asset, partition, first number, seconds, made or found, path."""
+    """Asset, partition, mean score or first number, seconds, made or found, path."""
     seen = event.step_materialization_data.materialization
     values = {label: entry.value for label, entry in seen.metadata.items()}
-    first = next(iter(values))
-    number = "" if first == "path" else f"{first} {values[first]:.4g}" if isinstance(values[first], float) else f"{first} {values[first]}"
+    name = next((label for label in values if label.startswith("mean_r2")), next(iter(values)))
+    number = f"{name} {values[name]:.4g}" if isinstance(values[name], int | float) else ""
     path = Path(str(values["path"]))
     where = str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
     return seen.label, path.parent.name, number, f"{values['seconds']:.1f}", "found" if values["reused"] else "made", where
