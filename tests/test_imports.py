@@ -103,9 +103,7 @@ def test_assets_import_no_model_and_no_torch(path: Path) -> None:
 
 
 def python(code: str) -> str:
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    ).stdout
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
 
 
 def test_every_module_of_the_library_imports_without_dagster() -> None:
