@@ -5,6 +5,7 @@ Dagster concept: resource.
 """
 
 import base64
+import contextlib
 import os
 import signal
 import subprocess
@@ -98,7 +99,9 @@ class Subprocess(Compute):
                 code = process.wait()
             except dg.DagsterExecutionInterruptedError:
                 process.terminate()
-                process.wait(timeout=self.grace_s)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=self.grace_s)
+                process.kill()
                 raise
         messages = session.get_custom_messages()
         return code, messages[-1] if messages else {}

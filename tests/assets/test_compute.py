@@ -1,7 +1,11 @@
 """The forms of Compute: the same artifact and the same page, whichever runs the job."""
 
 import json
+import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,6 +137,22 @@ def test_a_worker_without_a_result_fails(script: str, match: str, materialize: M
     with pytest.raises(dg.Failure, match=match) as caught:
         materialize("recordings", key="simulation", compute=Scripted(script=script, resumes=1))
     assert caught.value.allow_retries == ("no result" in match)
+
+
+def test_a_cancelled_run_stops_its_worker(materialize: Materialize, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+
+    def cancel() -> None:
+        while not (pid.exists() and pid.read_text()):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=cancel).start()
+    script = f"import time; Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(600)"
+    with pytest.raises(dg.DagsterExecutionInterruptedError):
+        materialize("recordings", key="simulation", compute=Scripted(script=script))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
 
 
 def test_the_worker_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
