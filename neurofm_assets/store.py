@@ -54,11 +54,11 @@ class Store(dg.ConfigurableResource):
         """Current artifacts of the partitions, each of which must be here."""
         return [self.get(asset, key) for key in keys]
 
-    def choose(self, asset: dg.AssetsDefinition, cfg: T, among: Sequence[str]) -> tuple[T, list[str], list[str]]:
+    def choose(self, asset: dg.AssetsDefinition, cfg: T, among: Sequence[str]) -> tuple[T, dict[str, str], list[str]]:
         """Which datasets a run works on: those its config names, or all that are here.
 
-        Returns the config with its `datasets` written out, their artifacts, and the names left out
-        because they are not here.
+        Returns the config with its `datasets` written out, the artifact of each, and the names left
+        out because they are not here.
         """
         for name in cfg.datasets or ():
             datasets()[name]  # an unknown name raises, with the nearest one
@@ -66,7 +66,7 @@ class Store(dg.ConfigurableResource):
         if not chosen:
             raise ValueError(f"none of {', '.join(among)} is here as {asset.key.to_user_string()}; materialise one first.")
         left_out = [name for name in among if name not in chosen and cfg.datasets is None]
-        return dataclasses.replace(cfg, datasets=tuple(chosen)), self.gather(asset, chosen), left_out
+        return dataclasses.replace(cfg, datasets=tuple(chosen)), {name: self.get(asset, name) for name in chosen}, left_out
 
     def get_each(self, assets: Mapping[str, dg.AssetsDefinition], key: str) -> dict[str, list[str]]:
         """Current artifacts of one partition of several assets, by role."""

@@ -1,5 +1,7 @@
 """Data assets: raw files become recordings, quality is judged, windows are cut into shards, scalers are fitted."""
 
+from collections.abc import Mapping, Sequence
+
 import dagster as dg
 
 from neurofm_assets.checks import specs_for
@@ -87,5 +89,13 @@ def scaler(context: dg.AssetExecutionContext, config: ScalerPatch, compute: Comp
     """Mean and deviation of each channel of one modality, over training windows only."""
     modality = context.partition_key
     with_modality = [name for name in CARDS if modality in CARDS[name].modalities]
-    cfg, found, left_out = store.choose(shards, config.apply(presets.ScalerConfig(modality=modality)), with_modality)
-    return compute.launch(context, store.spec(context, "fit_scaler", cfg, shards=found), presets.Resources(), left_out)
+    cfg, chosen, left_out = store.choose(shards, config.apply(presets.ScalerConfig(modality=modality)), with_modality)
+    return compute.launch(context, store.spec(context, "fit_scaler", cfg, shards=chosen.values()), presets.Resources(), left_out)
+
+
+def scalers_for(store: Store, chosen: Mapping[str, str], modalities: Sequence[str]) -> list[str]:
+    """Current scalers of the modalities, each fitted to the very shards that are `chosen` (dataset -> artifact)."""
+    found = dict(zip(modalities, store.gather(scaler, modalities), strict=True))
+    for modality, artifact in found.items():
+        store.require_made_from([artifact], "shards", [path for name, path in chosen.items() if modality in CARDS[name].modalities])
+    return list(found.values())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from neurofm_assets.assets.data import scaler, shards
+from neurofm_assets.assets.data import scaler, scalers_for, shards
 from neurofm_assets.assets.models import neurofmx_adapted, neurofmx_pretrained
 from neurofm_assets.checks import specs_for
 from neurofm_assets.compute import Compute
@@ -45,10 +45,9 @@ def baselines(context: dg.AssetExecutionContext, config: BaselinesPatch, compute
     """Tuned ridge, nearest neighbours and a recurrent network of equal budget on one dataset's tasks."""
     dataset = context.partition_key
     cfg = config.apply(presets.BaselinesConfig(dataset=dataset))
-    scalers = store.gather(scaler, sorted(task_modalities(CARDS[dataset])))
-    return compute.launch(
-        context, store.spec(context, "fit_baselines", cfg, shards=[store.get(shards, dataset)], scaler=scalers), presets.Resources()
-    )
+    source = store.get(shards, dataset)
+    scalers = scalers_for(store, {dataset: source}, sorted(task_modalities(CARDS[dataset])))
+    return compute.launch(context, store.spec(context, "fit_baselines", cfg, shards=[source], scaler=scalers), presets.Resources())
 
 
 @dg.asset(
