@@ -43,7 +43,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, cls))}
     at = where or cls.__name__
-    unknown = sorted(set(values) - set(fields))
+    unknown = sorted(map(str, set(values) - set(fields)))
     if unknown:
         near = get_close_matches(unknown[0], fields, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""

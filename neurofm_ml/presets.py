@@ -27,6 +27,13 @@ def _fraction(owner: object, *names: str) -> None:
             raise ValueError(f"{type(owner).__name__}.{name} is {value!r}; it must lie in [0, 1).")
 
 
+def _not_negative(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if not value >= 0:
+            raise ValueError(f"{type(owner).__name__}.{name} is {value!r}; it must not be negative.")
+
+
 @config
 class Resources:
     """What one run asks of the machine it lands on."""
@@ -70,6 +77,10 @@ class QualityConfig:
     max_flat_fraction: float = 0.5
     max_jump_s: float = 1.0
 
+    def __post_init__(self) -> None:
+        _fraction(self, "max_flat_fraction")
+        _positive(self, "max_jump_s")
+
 
 @config
 class ShardsConfig:
@@ -103,7 +114,7 @@ class NeuroFMxConfig:
     """Shape of the multimodal model: widths, depths, and whether the backbone sees the future.
 
     `context` tokens of each modality feed one latent; the "gru" backbone is the ablation and the
-    baseline of equal budget.
+    baseline of equal budget: one of its layers stands for two state-space blocks.
     """
 
     d_model: int = 64
@@ -121,8 +132,14 @@ class NeuroFMxConfig:
     def __post_init__(self) -> None:
         _positive(self, "d_model", "n_layers", "n_heads", "d_state", "d_conv", "expand", "context")
         _fraction(self, "dropout")
-        if self.d_model * self.expand % self.n_heads:
-            raise ValueError(f"NeuroFMxConfig.n_heads is {self.n_heads}; it must divide d_model * expand = {self.d_model * self.expand}.")
+        if self.d_model % self.n_heads:
+            raise ValueError(f"NeuroFMxConfig.n_heads is {self.n_heads}; it must divide d_model = {self.d_model}.")
+        if self.backbone == "ssm" and self.bidirectional and self.n_heads % 2:
+            raise ValueError(
+                f"NeuroFMxConfig.n_heads is {self.n_heads}; a bidirectional backbone needs an even number, half per direction."
+            )
+        if self.backbone == "gru" and self.n_layers % 2:
+            raise ValueError(f"NeuroFMxConfig.n_layers is {self.n_layers}; the gru backbone needs an even number: a layer stands for two.")
 
 
 def neurofmx(size: str) -> NeuroFMxConfig:
@@ -178,11 +195,12 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         _fraction(self, "unit_dropout", "time_mask")
+        _not_negative(self, "noise", "drift")
 
 
 @config
 class PretrainConfig:
-    """Pretrain on every dataset in `datasets` that is here (None: every card)."""
+    """Pretrain on every dataset in `datasets` that is here (None: every card). `objectives` maps names to weights."""
 
     seed: int
     size: Literal["tiny", "small", "medium", "large"]
@@ -191,6 +209,10 @@ class PretrainConfig:
     augment: AugmentConfig = AugmentConfig()
     objectives: dict[str, float] = field(default_factory=lambda: {"behaviour": 1.0, "masked": 0.1})
     datasets: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not (all(weight >= 0 for weight in self.objectives.values()) and any(self.objectives.values())):
+            raise ValueError(f"PretrainConfig.objectives is {self.objectives!r}; weights must not be negative, and one must be positive.")
 
 
 @config
@@ -206,12 +228,15 @@ class AdaptConfig:
 
 @config
 class BaselinesConfig:
-    """Tuned baselines of one dataset's tasks: ridge with lags, kNN, a GRU of equal budget."""
+    """Tuned baselines of one dataset's tasks: ridge with lags, kNN, a GRU of equal budget.
+
+    The GRU's 300 updates are about a recording's share of pretraining at size tiny and its fine-tuning.
+    """
 
     dataset: str
     seed: int = 0
     model: NeuroFMxConfig = NeuroFMxConfig(backbone="gru")
-    train: TrainConfig = TrainConfig()
+    train: TrainConfig = TrainConfig(steps=300, checkpoint_every=300)
     augment: AugmentConfig = AugmentConfig()
 
 
@@ -223,12 +248,18 @@ class ScoreConfig:
     size: Literal["tiny", "small", "medium", "large"]
     n_boot: int = 1000
 
+    def __post_init__(self) -> None:
+        _positive(self, "n_boot")
+
 
 @config
 class OnnxConfig:
     """Export the adapted decoder; refuse it when it differs from torch by more than `tolerance` (relative L2)."""
 
     tolerance: float = 1e-4
+
+    def __post_init__(self) -> None:
+        _positive(self, "tolerance")
 
 
 @config
@@ -250,7 +281,7 @@ class BundleConfig:
 def pretrain(size: str, seed: int = 0) -> PretrainConfig:
     """Pretraining at one size; the larger ones assume the GPUs that `resources` asks for."""
     train = {
-        "tiny": TrainConfig(steps=1200, ema=0.995, checkpoint_every=200),
+        "tiny": TrainConfig(steps=800, ema=0.995, checkpoint_every=200),
         "small": TrainConfig(steps=100_000, batch_size=64, lr=1e-3, ema=0.999, precision="bf16-mixed", checkpoint_every=1000),
         "medium": TrainConfig(
             steps=200_000, batch_size=64, lr=6e-4, ema=0.999, precision="bf16-mixed", strategy="ddp", checkpoint_every=1000

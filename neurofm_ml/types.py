@@ -229,7 +229,8 @@ class Recording:
     def __post_init__(self) -> None:
         _need(bool(self.signals), f"recording {self.id!r} has no signals.")
         if self.span is None:
-            spans = [s.span for s in self.signals.values()]
+            # An empty series has no span of its own.
+            spans = [s.span for s in self.signals.values() if len(s.times)] or [(0.0, 0.0)]
             object.__setattr__(self, "span", (min(s[0] for s in spans), max(s[1] for s in spans)))
         start, end = self.bounds
         _need(
@@ -346,10 +347,10 @@ class StreamBatch:
 class Batch:
     """Windows with any subset of signals.
 
-    times (B, L) seconds, dt (B,) seconds and mask (B, L): the grid the latents live on, bin k
-    covering times[k] +- dt / 2; session (B,) vocabulary
-    rows; rows (B,) of the shard index, for audits of the reading order; starts (B,) seconds of the
-    recording at which each window starts; targets: task name -> (B, L, K) z-scored, NaN where unknown.
+    times (B, L) seconds from the window's start, dt (B,) seconds and mask (B, L): the grid the latents
+    live on, bin k covering times[k] +- dt / 2; session (B,) vocabulary rows; rows (B,) of the shard
+    index, for audits of the reading order; starts (B,) float64 seconds of the recording at which each
+    window starts; targets: task name -> (B, L, K) z-scored, NaN where unknown.
     """
 
     streams: Mapping[str, StreamBatch]

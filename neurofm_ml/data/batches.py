@@ -19,7 +19,7 @@ import torch
 
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler
-from neurofm_ml.knowledge.cards import DatasetCard
+from neurofm_ml.knowledge.cards import DatasetCard, TaskSpec
 from neurofm_ml.types import Array, Batch, StreamBatch
 
 Sample = Mapping[str, Any]
@@ -47,7 +47,7 @@ class Vocabulary:
 
     def channel_std(self, modality: str) -> Array:
         """(n_channels,) one over the root of the number of channels in each channel's population."""
-        populations = [name.rsplit("/", 1)[0] for name in self.channels.get(modality, ())]
+        populations = [tuple(name.split("/")[:3]) for name in self.channels.get(modality, ())]
         sizes = Counter(populations)
         return np.array([sizes[p] ** -0.5 for p in populations], np.float32)
 
@@ -70,20 +70,41 @@ class Vocabulary:
 
 
 def build_vocabulary(shards: Iterable[Path]) -> Vocabulary:
-    """Vocabulary of some shards artifacts, in their order. Channels placed in space need no rows."""
+    """Vocabulary of some shards artifacts, in their order. Electrodes and parcels with a position need no rows.
+
+    Raises ValueError for a task whose target is not on the grid, or not of one width in all sessions.
+    """
     channels: dict[str, list[str]] = {}
-    sessions, tasks = [], {}
+    sessions: list[str] = []
+    tasks: dict[str, int] = {}
     for artifact in shards:
         card, table = load_card(artifact), read_channels(artifact)
         for session, signals in table.items():
             sessions.append(f"{card.name}/{session}")
-            for name in (n for n in neural_signals(card) if n in signals and signals[n]["positions"] is None):
-                known = channels.setdefault(signals[name]["modality"], [])
-                known += [f"{card.name}/{session}/{name}/{ch}" for ch in signals[name]["ch_names"]]
-        for task in card.tasks:
-            names: list[str] = next((s[task.target]["ch_names"] for s in table.values() if task.target in s), [])
-            tasks[f"{card.name}/{task.name}"] = len(task.channels or names)
+            for name in neural_signals(card):
+                modality = signals[name]["modality"]
+                if modality not in PLACED or signals[name]["positions"] is None:
+                    known = channels.setdefault(modality, [])
+                    known += [f"{card.name}/{session}/{name}/{ch}" for ch in signals[name]["ch_names"]]
+        tasks |= {f"{card.name}/{task.name}": _width(card, task, table) for task in card.tasks}
     return Vocabulary({m: tuple(names) for m, names in channels.items()}, tuple(sessions), tasks)
+
+
+def _width(card: DatasetCard, task: TaskSpec, table: Mapping[str, Any]) -> int:
+    """Number of columns of a task's target, the same in every session."""
+    targets = [signals[task.target] for signals in table.values()]
+    if off := [t["sfreq"] for t in targets if not np.isclose(t["sfreq"], card.grid_hz, rtol=1e-6)]:
+        raise ValueError(
+            f"task {task.name!r} of {card.name!r}: target {task.target!r} has {off[0]:g} Hz, the grid {card.grid_hz:g} Hz; "
+            "give the card the target's rate as grid_hz."
+        )
+    widths = {len(task.channels or target["ch_names"]) for target in targets}
+    if len(widths) > 1:
+        raise ValueError(
+            f"task {task.name!r} of {card.name!r}: target {task.target!r} has {' or '.join(map(str, sorted(widths)))} channels, "
+            "depending on the session; name those to decode in the task's `channels`."
+        )
+    return widths.pop()
 
 
 def read_channels(artifact: Path) -> dict[str, dict[str, Any]]:
@@ -96,6 +117,8 @@ def read_channels(artifact: Path) -> dict[str, dict[str, Any]]:
 SPIKE_LIMIT = 3.0
 
 NEURAL = ("spikes", "calcium", "eeg", "fmri")
+#: Modalities whose channels are known by their position, where they have one.
+PLACED = ("eeg", "fmri")
 
 
 def neural_signals(card: DatasetCard) -> tuple[str, ...]:
@@ -111,7 +134,8 @@ def standardised(values: Array, modality: str, mean: Array, std: Array) -> Array
     """
     if modality != "spikes":
         return (values - mean) / std
-    z: Array = ((np.sqrt(values) - mean) / std).clip(-SPIKE_LIMIT, SPIKE_LIMIT)
+    # Without a dtype, numpy takes the root of one-byte counts in half precision.
+    z: Array = ((np.sqrt(values, dtype=np.float32) - mean) / std).clip(-SPIKE_LIMIT, SPIKE_LIMIT)
     return z
 
 
@@ -159,19 +183,16 @@ class Collate:
         return [name for name in dict.fromkeys(wanted) if any(name in sample for sample in samples)]
 
     def _stream(self, name: str, samples: Sequence[Sample]) -> StreamBatch:
-        """Samples that lack the signal stay False in its mask."""
-        abouts = {s["__key__"]: self.channels[s["json"]["dataset"]][s["json"]["session"]][name] for s in samples if name in s}
-        n, length = len(samples), max(len(s[name]) for s in samples if name in s)
-        width = max(s[name].shape[1] for s in samples if name in s)
-        modality = next(iter(abouts.values()))["modality"]
+        """Samples that lack the signal stay False in its mask and take the sampling step of the others."""
+        present = [(i, sample, self._about(name, sample)) for i, sample in enumerate(samples) if name in sample]
+        modality = _modality(name, [about for _, _, about in present])
+        n, length = len(samples), max(len(sample[name]) for _, sample, _ in present)
+        width = max(sample[name].shape[1] for _, sample, _ in present)
         values, counts = np.zeros((n, length, width), np.float32), np.zeros((n, length, width), np.float32)
         mask, channel_mask = np.zeros((n, length), bool), np.zeros((n, width), bool)
         ids, positions = np.zeros((n, width), np.int64), np.zeros((n, width, 3), np.float32)
-        t0, dt = np.zeros(n, np.float32), np.ones(n, np.float32)
-        for i, sample in enumerate(samples):
-            about = abouts.get(sample["__key__"])
-            if about is None:
-                continue
+        t0, dt = np.zeros(n, np.float32), np.full(n, 1 / present[0][2]["sfreq"], np.float32)
+        for i, sample, about in present:
             t, c = sample[name].shape
             counts[i, :t, :c] = sample[name]
             values[i, :t, :c] = standardised(sample[name], modality, *self._scale(name, sample))
@@ -180,7 +201,7 @@ class Collate:
             positions[i, :c] = about["positions"] or 0
             signal = sample["json"]["signals"][name]
             t0[i], dt[i] = signal["t0"] - sample["json"]["start"], 1 / signal["sfreq"]
-        placed = any(about["positions"] is not None for about in abouts.values())
+        placed = any(about["positions"] is not None for _, _, about in present)
         return StreamBatch(
             modality=modality,
             values=torch.from_numpy(values),
@@ -193,6 +214,10 @@ class Collate:
             positions=torch.from_numpy(positions) if placed else None,
             counts=torch.from_numpy(counts) if modality == "spikes" else None,
         )
+
+    def _about(self, name: str, sample: Sample) -> dict[str, Any]:
+        about: dict[str, Any] = self.channels[sample["json"]["dataset"]][sample["json"]["session"]][name]
+        return about
 
     def _scale(self, name: str, sample: Sample) -> tuple[Array, Array]:
         return self.scaler(sample["json"]["dataset"], sample["json"]["session"], name)
@@ -211,13 +236,20 @@ class Collate:
 
     def _target(self, sample: Sample, target: str, channels: Sequence[str]) -> Array:
         meta = sample["json"]
-        names = self.channels[meta["dataset"]][meta["session"]][target]["ch_names"]
+        names = self._about(target, sample)["ch_names"]
         mean, std = self._scale(target, sample)
         columns = [names.index(ch) for ch in channels or names]
         z: Array = (sample[target][:, columns] - mean[columns]) / std[columns]
         start, end = self.labelled.get(f"{meta['dataset']}/{meta['recording']}", (-np.inf, np.inf))
         times = meta["grid"]["t0"] + (np.arange(len(z)) + 0.5) / meta["grid"]["hz"]
         return np.where(((times >= start) & (times < end))[:, None], z, np.nan)
+
+
+def _modality(name: str, abouts: Sequence[Mapping[str, Any]]) -> str:
+    found = sorted({about["modality"] for about in abouts})
+    if len(found) > 1:
+        raise ValueError(f"signal {name!r} is {' and '.join(found)} in one batch; batch one dataset at a time.")
+    return found[0]
 
 
 def _session(sample: Sample) -> str:

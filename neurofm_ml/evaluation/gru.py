@@ -5,6 +5,7 @@ model: what is left between the two is the backbone and the pretraining.
 """
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from neurofm_ml.data.predictions import Prediction
@@ -30,4 +31,4 @@ def fit_gru(case: Case, cfg: BaselinesConfig, out: Path) -> Prediction:
 def problem_of(case: Case) -> Problem:
     """The decoding problem that has this case's task alone."""
     same = (p for p in find_problems(case.shards) if p.recording == case.recording and p.inputs == case.task.inputs)
-    return next(Problem(p.shards, p.dataset, p.recording, p.session, p.inputs, (case.task,)) for p in same)
+    return replace(next(same), tasks=(case.task,))

@@ -79,7 +79,8 @@ class NeuroFMx(nn.Module):
         dt = stream.dt[:, None] * tokenizer.size(stream)
         n = stream.values.shape[1] // tokenizer.size(stream)
         centres = stream.t0[:, None] + (torch.arange(n, device=dt.device) + 0.5) * dt
-        bins = ((centres - batch.times[:, :1]) / batch.dt[:, None]).round().long().clamp(0, batch.times.shape[1] - 1)
+        # The centre of a patch that spans an even number of bins is an edge: it belongs to the bin that starts there.
+        bins = torch.floor((centres - batch.times[:, :1]) / batch.dt[:, None] + 0.5 + 1e-3).long().clamp(0, batch.times.shape[1] - 1)
         values = latents.values.gather(1, bins[..., None].expand(-1, -1, latents.values.shape[2]))
         return self.activity[stream.modality](values, tokenizer.who(stream), stream.ids)
 

@@ -33,7 +33,8 @@ class ChannelEmbedding(nn.Module):
 
     A new session adds rows and nothing else; a montage or an atlas with coordinates needs none.
     channel_std (n_channels,) is the deviation each row starts with: one over the root of the number
-    of channels it is summed with. `scale` is the distance over which neighbours should differ.
+    of channels it is summed with. `scale` is the distance over which neighbours should differ; None:
+    channels have no place.
     """
 
     def __init__(self, channel_std: Tensor, d_model: int, scale: float | None = None) -> None:

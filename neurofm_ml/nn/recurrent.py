@@ -1,15 +1,16 @@
-"""The recurrent rival of the state-space block: a bidirectional GRU of equal budget."""
+"""The recurrent rival of the state-space block: a GRU of equal budget.
 
+Shapes: B batch, T steps, D width.
+"""
+
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 
 class GRUBlock(nn.Module):
-    """GRU over valid steps, dropout, projection back to the width. (B, T, D), mask (B, T) -> (B, T, D).
-
-    Masked steps must be padding at the end; three quarters of the width as hidden size gives the
-    parameters of two state-space blocks.
-    """
+    """GRU, dropout, projection back to the width. Three quarters of the width as hidden size gives the
+    parameters of two state-space blocks."""
 
     def __init__(self, d_model: int, bidirectional: bool, dropout: float) -> None:
         super().__init__()
@@ -18,6 +19,9 @@ class GRUBlock(nn.Module):
         self.out = nn.Sequential(nn.Dropout(dropout), nn.Linear(hidden * (1 + bidirectional), d_model))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        packed = pack_padded_sequence(x, mask.sum(1).clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
+        """x (B, T, D), mask (B, T) True = valid -> (B, T, D). What lies at other steps is not read; those at the end are passed over."""
+        steps = torch.arange(1, x.shape[1] + 1, device=x.device)
+        lengths = (steps * mask).amax(1).clamp(min=1)
+        packed = pack_padded_sequence(x * mask[..., None], lengths.cpu(), batch_first=True, enforce_sorted=False)
         values, _ = pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=x.shape[1])
         return self.out(values)

@@ -55,7 +55,7 @@ def behaviour(predicted: Prediction, truth: Truth) -> Tensor:
     losses = []
     for task, target in truth.behaviour.items():
         known = truth.mask[..., None] & target.isfinite()
-        losses.append(_mean((predicted.behaviour[task] - target.nan_to_num()).square(), known))
+        losses.append(_mean((predicted.behaviour[task] - target.where(known, 0.0)).square(), known))
     return _average(losses, truth)
 
 

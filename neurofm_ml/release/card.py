@@ -5,7 +5,7 @@ so in the same table; a source that may not be passed on stops the redistributio
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ CASE = ["dataset", "recording", "task"]
 
 
 def write(cfg: CardConfig, scores: Path, pretrained: Path, adapted: Path, out: Path) -> Report:
-    """Write ``card.md`` and ``card.json`` (what a program wants to know: licences, means, stamps)."""
+    """Write ``card.md`` and ``card.json`` (what a program wants to know: licences, verdicts)."""
     table, comparisons = read_scores(scores / "scores.parquet"), pd.read_parquet(scores / "comparisons.parquet")
     made = {"pretrained": _result(pretrained), "adapted": _result(adapted), "scores": _result(scores)}
-    cards = [load_card(Path(entry["path"])) for entry in made["pretrained"]["inputs"]["shards"]]
+    cards = _sources(made, {*made["pretrained"]["metrics"]["datasets"].split(", "), *table.dataset})
     text = "\n".join(_lines(cfg, table, comparisons, cards, made))
     (out / "card.md").write_text(text)
     facts = {
@@ -43,6 +43,13 @@ def _result(artifact: Path) -> dict[str, Any]:
     return result
 
 
+def _sources(made: dict[str, dict[str, Any]], names: Collection[str]) -> list[DatasetCard]:
+    """Cards of the datasets that pretraining or fine-tuning learned from."""
+    paths = (Path(entry["path"]) for role in ("adapted", "pretrained") for entry in made[role]["inputs"]["shards"])
+    cards = {card.name: card for card in map(load_card, paths)}
+    return [card for name, card in cards.items() if name in names]
+
+
 def _lines(
     cfg: CardConfig, table: pd.DataFrame, comparisons: pd.DataFrame, cards: Sequence[DatasetCard], made: dict[str, dict[str, Any]]
 ) -> Iterator[str]:
@@ -55,7 +62,7 @@ def _lines(
     yield "\n## What it learned from\n"
     yield from _data_lines(cards)
     if left_out := about.get("left_out"):
-        yield f"\nLeft out, because their files were not there: {left_out}."
+        yield f"\nLeft out, because no training windows of theirs were there: {left_out}."
     yield "\n## Limits\n"
     yield from _limits(table, comparisons, cards)
     yield "\n## Where the numbers come from\n"
@@ -70,7 +77,7 @@ def _lines(
 def _score_lines(table: pd.DataFrame, comparisons: pd.DataFrame) -> Iterator[str]:
     """Every row of the scores table, best first in each task, with its stamp."""
     stamps = {(*(getattr(r, c) for c in CASE), r.method): r.stamp for r in comparisons.itertuples()}
-    yield "R2 on the last quarter of each recording, which nothing was fitted or chosen on; 95 % block-bootstrap interval;"
+    yield "R2 on the test block of each recording, which nothing was fitted or chosen on; 95 % block-bootstrap interval;"
     yield "`control` is what the method reaches when behaviour and activity are shifted against each other.\n"
     yield _line(("dataset", "recording", "task", "method", "R2", "95 %", "control", "verdict"))
     yield _line(["---"] * 8)

@@ -28,6 +28,8 @@ from neurofm_ml.types import Check, Report, TokenizedSequence
 if TYPE_CHECKING:
     import onnx
 
+log = logging.getLogger(__name__)
+
 #: Batch and length the graph is traced at, and those it is compared with torch at.
 TRACED = (2, 64)
 COMPARED = ((1, 64), (3, 100), (2, 257))
@@ -52,11 +54,11 @@ class Deployed(nn.Module):
     def __init__(self, decoder: Decoder) -> None:
         super().__init__()
         model, about = decoder.model, decoder.about
-        tokenizer = model.tokenizer(about.modality)
-        if not isinstance(tokenizer, SpikeTokenizer):
+        if not is_exportable(decoder):
             raise ValueError(
                 f"decoder {about.name!r} reads {about.modality}; only populations on the grid (spikes, calcium) can be exported."
             )
+        tokenizer = cast(SpikeTokenizer, model.tokenizer(about.modality))
         self.mix, self.modality = tokenizer.mix, about.modality
         self.tokenizer, self.fusion, self.backbone, self.norm = tokenizer, model.fusion, model.backbone, model.norm
         heads = [cast(nn.Linear, model.behaviour[task]) for task in about.tasks]
@@ -86,11 +88,25 @@ class Deployed(nn.Module):
         return self.readout(self.norm(latents)) * self.unit + self.offset
 
 
+def is_exportable(decoder: Decoder) -> bool:
+    """Whether it reads a population."""
+    return isinstance(decoder.model.tokenizer(decoder.about.modality), SpikeTokenizer)
+
+
 def export(cfg: OnnxConfig, adapted: Path, out: Path) -> Report:
-    """Export every decoder of an adapted artifact and compare each with torch; a worse file fails a blocking check."""
+    """Export the decoders of an adapted artifact and compare each with torch; a worse file fails a blocking check.
+
+    Decoders of other signals than populations on the grid are left out by name.
+    """
+    decoders = list(load_decoders(adapted))
+    left_out = [decoder.about.name for decoder in decoders if not is_exportable(decoder)]
+    if left_out:
+        log.warning("not exported, since they read neither spikes nor calcium: %s", ", ".join(left_out))
+    if len(left_out) == len(decoders):
+        raise ValueError(f"no decoder of {adapted} reads spikes or calcium; adapt to a dataset with a task that does.")
     errors: dict[str, float] = {}
     graphs: dict[str, onnx.ModelProto] = {}
-    for decoder in tqdm(list(load_decoders(adapted)), desc="onnx", disable=None):
+    for decoder in tqdm([d for d in decoders if is_exportable(d)], desc="onnx", disable=None):
         about, module = decoder.about, Deployed(decoder).eval()
         if about.modality not in graphs:
             graphs[about.modality] = trace(module, _example(decoder, *TRACED))
@@ -101,7 +117,8 @@ def export(cfg: OnnxConfig, adapted: Path, out: Path) -> Report:
         errors[about.name] = max(relative_error(module, folder / "decoder.onnx", _example(decoder, *shape)) for shape in COMPARED)
     worst = max(errors.values())
     parity = Check("onnx_matches_torch", worst <= cfg.tolerance, numbers=errors, threshold=f"relative L2 error <= {cfg.tolerance:g}")
-    return Report({"decoders": len(errors), "graphs": len(graphs), "worst_relative_error": worst}, (parity,))
+    numbers = {"decoders": len(errors), "graphs": len(graphs), "worst_relative_error": worst}
+    return Report({**numbers, "left_out": ", ".join(left_out)}, (parity,))
 
 
 def trace(module: nn.Module, example: Tensor) -> "onnx.ModelProto":
@@ -144,7 +161,9 @@ def relative_error(module: nn.Module, path: Path, example: Tensor) -> float:
     """L2 norm of (ONNX Runtime - torch) over that of torch."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; its warnings speak of its own optimiser
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     with torch.no_grad():
         expected = module(example).numpy()
     found = session.run(None, {"activity": example.numpy()})[0]

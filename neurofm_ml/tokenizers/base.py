@@ -66,7 +66,8 @@ class Tokenizer(nn.Module):
     def who(self, stream: StreamBatch) -> Tensor:
         """(B, C, D) identity of each channel, 0 for padding. Raises for channels nobody knows."""
         unknown = stream.channel_mask & (stream.ids == 0)
-        if stream.positions is None and not torch.compiler.is_compiling() and bool(unknown.any()):
+        placed = stream.positions is not None and self.scale is not None
+        if not placed and not torch.compiler.is_compiling() and bool(unknown.any()):
             row = int(unknown.any(1).nonzero()[0])
             raise ValueError(
                 f"{int(unknown[row].sum())} of {int(stream.channel_mask[row].sum())} {stream.modality} channels of window {row} "

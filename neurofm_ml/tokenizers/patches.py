@@ -20,8 +20,10 @@ class PatchTokenizer(Tokenizer):
         self.out = nn.Sequential(nn.GELU(), nn.Linear(d_model, d_model))
 
     def embed(self, patches: Tensor, who: Tensor, stream: StreamBatch) -> Tensor:
-        mixed = torch.einsum("bpcd,bcd->bpd", self.filters(patches), who)
-        return self.out(mixed + self.step(stream.dt.log()[:, None])[:, None])
+        # Channels are added up before they are filtered: the same sum, without a (B, P, C, D) in memory.
+        mixed = torch.einsum("bpcs,bcd->bpsd", patches, who)
+        filtered = (mixed * self.filters.weight.T).sum(2) + self.filters.bias * who.sum(1, keepdim=True)
+        return self.out(filtered + self.step(stream.dt.log()[:, None])[:, None])
 
 
 @TOKENIZERS.register("eeg")

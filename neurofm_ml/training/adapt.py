@@ -37,6 +37,8 @@ def adapt(cfg: AdaptConfig, pretrained: Path, shards: Sequence[Path], scaler: Se
         raise ValueError(
             "no dataset here has a decoding task with train, validation and test blocks; add `tasks` to a card, or choose others."
         )
+    if several := [problem.name for problem in problems if len(problem.inputs) > 1]:
+        raise ValueError(f"problems {', '.join(several)} read several signals and a decoder reads one; give each input a task in the card.")
     for problem in tqdm(problems, desc="adapt", disable=None):
         if not (out / "decoders" / problem.name / "model.json").exists():
             _adapt_one(cfg, base, problem, scale, out)
@@ -47,8 +49,8 @@ def _adapt_one(cfg: AdaptConfig, base: NeuroFMx, problem: Problem, scaler: Scale
     model, history = fine_tune(cfg, base, problem, scaler, out / "fits" / problem.name)
     for prediction in predictions(model, problem, scaler, "test", METHOD, "neurofmx", cfg.seed, history.seconds):
         save_prediction(prediction, out / "predictions")
-    save_decoder(out / "decoders" / problem.name, Decoder(model, describe(model, problem, scaler)))
     shutil.rmtree(out / "fits" / problem.name / "checkpoints")
+    save_decoder(out / "decoders" / problem.name, Decoder(model, describe(model, problem, scaler)))
 
 
 def fine_tune(cfg: AdaptConfig, base: NeuroFMx, problem: Problem, scaler: Scaler, out: Path) -> tuple[NeuroFMx, History]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from neurofm_ml.config import config, from_dict, to_dict
 from neurofm_ml.data.batches import Collate, Vocabulary, build_vocabulary, read_channels
 from neurofm_ml.data.loader import Loader
+from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler
 from neurofm_ml.models import NeuroFMx
 from neurofm_ml.models.neurofmx import Prediction
@@ -73,21 +74,21 @@ def _stitched(
     Overlapping windows are averaged, weighted towards their middles, where a bin has both past and future.
     """
     model.eval()
-    bins, values, weights = [], [], []
-    dt = 0.0
+    times, values, weights = [], [], []
     for batch in _loader(model, problem, scaler, split, batch_size=64, seed=0).epoch():
-        dt = float(batch.dt[0])
         valid = batch.mask
         weight = torch.hann_window(valid.shape[1] + 2, periodic=False)[1:-1] + 0.05
-        bins.append(torch.round((batch.starts[:, None] + batch.times)[valid] / dt - 0.5).long().numpy())
+        times.append((batch.starts[:, None] + batch.times)[valid].numpy())
         values.append(torch.cat(read(batch, model(batch)), -1)[valid].double().numpy())
         weights.append(weight.expand(valid.shape)[valid].double().numpy())
-    place, value, share = np.concatenate(bins), np.concatenate(values), np.concatenate(weights)
-    first, n = int(place.min()), int(np.ptp(place)) + 1
+    time, value, share = np.concatenate(times), np.concatenate(values), np.concatenate(weights)
+    dt = 1 / load_card(problem.shards).grid_hz
+    place = np.round((time - time.min()) / dt).astype(int)
+    n = int(place.max()) + 1
     total, weight_sum = np.zeros((n, value.shape[1])), np.zeros(n)
-    np.add.at(total, place - first, value * share[:, None])
-    np.add.at(weight_sum, place - first, share)
-    return total / weight_sum[:, None], (np.arange(n) + first + 0.5) * dt
+    np.add.at(total, place, value * share[:, None])
+    np.add.at(weight_sum, place, share)
+    return total / weight_sum[:, None], time.min() + np.arange(n) * dt
 
 
 def _loader(model: NeuroFMx, problem: Problem, scaler: Scaler, split: str, batch_size: int, seed: int) -> Loader:
@@ -119,11 +120,9 @@ def extend(model: NeuroFMx, vocabulary: Vocabulary, seed: int) -> NeuroFMx:
     """
     torch.manual_seed(seed)
     wider = NeuroFMx(model.cfg, model.vocabulary.union(vocabulary))
-    known = model.state_dict()
     state = wider.state_dict()
-    for name, value in known.items():
+    for name, value in model.state_dict().items():
         state[name][tuple(slice(n) for n in value.shape)] = value
-    wider.load_state_dict(state)
     return wider
 
 

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from neurofm_ml.data.batches import Collate, build_vocabulary
@@ -26,17 +27,18 @@ log = logging.getLogger(__name__)
 def pretrain(cfg: PretrainConfig, shards: Sequence[Path], scaler: Sequence[Path], out: Path) -> Report:
     """Train from scratch on the training windows of `shards`; no validation or test bin is read.
 
-    Datasets that `cfg.datasets` names and that are not here are left out by name.
+    Datasets that `cfg.datasets` names and that are not here, or have no training window, are left out by name.
     """
     here = {load_card(path).name: path for path in shards}
     wanted = cfg.datasets or tuple(here)
-    missing = sorted(set(wanted) - set(here))
+    used = {name: here[name] for name in wanted if name in here and _has_training_windows(here[name])}
+    missing = sorted(set(wanted) - set(used))
     if missing:
-        log.warning("left out of pretraining, not here: %s", ", ".join(missing))
-    used = {name: here[name] for name in wanted if name in here}
+        log.warning("left out of pretraining, without training windows here: %s", ", ".join(missing))
     if not used:
-        raise ValueError(f"none of the datasets {', '.join(wanted)} has shards; materialise shards of at least one.")
+        raise ValueError(f"none of the datasets {', '.join(wanted)} has training windows; materialise shards of at least one.")
     paths = list(used.values())
+    _check_objectives(cfg, paths)
     problems = [problem for path in paths for problem in find_problems(path)]
     model, batches = build(cfg, problems, paths, load_scaler(scaler))
     history = fit(model, batches, weighted_loss(cfg.augment, cfg.objectives), cfg.train, out, seed=cfg.seed, description="pretrain")
@@ -44,6 +46,20 @@ def pretrain(cfg: PretrainConfig, shards: Sequence[Path], scaler: Sequence[Path]
     shutil.rmtree(out / "checkpoints")  # the finished weights stand beside them
     metrics = {**history.metrics, "parameters": model.n_parameters(), "datasets": ", ".join(used), "left_out": ", ".join(missing)}
     return Report(metrics, history.checks, history.shown)
+
+
+def _has_training_windows(shards: Path) -> bool:
+    return "train" in set(pd.read_parquet(shards / "windows.parquet", columns=["split"]).split)
+
+
+def _check_objectives(cfg: PretrainConfig, shards: Sequence[Path]) -> None:
+    """Refuse datasets that no objective could learn from."""
+    idle = [card.name for card in map(load_card, shards) if not card.tasks]
+    if idle and not cfg.objectives.get("masked"):
+        raise ValueError(
+            f"PretrainConfig.objectives is {cfg.objectives}, which finds nothing to learn in {', '.join(idle)}, without tasks; "
+            'give "masked" a weight, or name the other datasets in `datasets`.'
+        )
 
 
 def build(cfg: PretrainConfig, problems: Sequence[Problem], shards: Sequence[Path], scaler: Scaler) -> tuple[NeuroFMx, Mixture]:

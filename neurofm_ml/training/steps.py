@@ -14,21 +14,22 @@ from neurofm_ml.objectives import OBJECTIVES, Activity, Truth
 from neurofm_ml.presets import AugmentConfig
 from neurofm_ml.types import Batch
 
-Loss = Callable[[NeuroFMx, Batch, torch.Generator, float], tuple[Tensor, dict[str, float]]]
+Loss = Callable[[NeuroFMx, Batch, torch.Generator, float], tuple[Tensor, dict[str, Tensor]]]
 
 
 def weighted_loss(cfg: AugmentConfig, weights: Mapping[str, float]) -> Loss:
-    """Loss function for `fit`: the objectives named in `weights`, all read from one corrupted forward pass."""
+    """Loss function for `fit`: the objectives with a positive weight, all read from one corrupted forward pass."""
+    objectives = {name: OBJECTIVES[name] for name, weight in weights.items() if weight > 0}
 
-    def loss(model: NeuroFMx, batch: Batch, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
+    def loss(model: NeuroFMx, batch: Batch, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         hidden = {name: hide(_patch_grid(model, batch, name), cfg.time_mask, generator) for name in batch.streams}
         noisy = augment(batch, cfg, generator)
-        with_activity = weights.get("masked", 0) > 0
+        with_activity = "masked" in objectives
         predicted = model(noisy, hidden, with_activity)
         truth = Truth(batch.targets, predicted.latents.mask, _activity(model, batch, noisy, hidden) if with_activity else {})
-        parts = {name: OBJECTIVES[name](predicted, truth) for name, weight in weights.items() if weight > 0}
+        parts = {name: objective(predicted, truth) for name, objective in objectives.items()}
         total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
-        return total, {name: float(part.detach()) for name, part in parts.items()}
+        return total, parts
 
     return loss
 

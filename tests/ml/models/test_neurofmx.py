@@ -1,6 +1,7 @@
 """NeuroFMx: any subset of modalities, padding, hiding, causality, sizes."""
 
 import dataclasses
+from fractions import Fraction
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from neurofm_ml import presets
 from neurofm_ml.config import patch
 from neurofm_ml.data.batches import Vocabulary
 from neurofm_ml.models import MODELS, NeuroFMx
+from neurofm_ml.types import Latents
 
 SUBSETS = [("spikes",), ("eeg",), ("spikes", "fmri"), ("spikes", "calcium", "eeg", "fmri")]
 
@@ -91,6 +93,30 @@ def test_order_of_units_does_not_matter(make_batch, vocabulary):
     a, b = model(batch, activity=True), model(moved, activity=True)
     assert torch.allclose(a.behaviour["toy/velocity"], b.behaviour["toy/velocity"], atol=1e-5)
     assert torch.allclose(a.activity["spikes"][:, :, order], b.activity["spikes"], atol=1e-5)
+
+
+class Latent(torch.nn.Module):
+    """An activity head that gives back the latents it was handed."""
+
+    def forward(self, latents, who, ids):
+        return latents
+
+
+@pytest.mark.parametrize("grid_hz", [8.0, 5.0, 1.355607, 256.0, 16.0, 48.0])
+@pytest.mark.parametrize(("modality", "sfreq"), [("eeg", 128.0), ("eeg", 300.0), ("fmri", 1.0), ("fmri", 2 / 3), ("calcium", 1.66228)])
+def test_activity_is_read_from_the_bin_around_the_middle_of_the_patch(modality, sfreq, grid_hz, make_batch, vocabulary):
+    """Against a search with exact fractions; a middle on the edge of two bins is read from the later one."""
+    model = build(vocabulary)
+    model.activity[modality] = Latent()
+    batch = make_batch(modality, hz=grid_hz, batch=1)
+    n = round(12 * sfreq)
+    stream = dataclasses.replace(batch.streams[modality], values=torch.zeros(1, n, 5), dt=torch.tensor([1 / sfreq]))
+    latents = Latents(torch.arange(batch.times.shape[1])[None, :, None].expand(-1, -1, 16).float(), batch.times, batch.mask)
+    found = model.predict_activity(latents, batch, stream)[0, :, 0].tolist()
+    rate, grid = (Fraction(hz).limit_denominator(10**7) for hz in (sfreq, grid_hz))
+    size = model.tokenizer(modality).size(stream)
+    expected = [min((k + Fraction(1, 2)) * size / rate * grid // 1, batch.times.shape[1] - 1) for k in range(n // size)]
+    assert found == expected
 
 
 @pytest.mark.parametrize(

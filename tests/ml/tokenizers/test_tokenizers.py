@@ -102,3 +102,10 @@ def test_eeg_token_means_the_same_at_any_rate(rate, make_stream):
 
     ours, reference = tokens(rate), tokens(1024.0)
     assert torch.allclose(ours, reference[:, : ours.shape[1]], atol=0.25 * float(reference.detach().std()))
+
+
+@pytest.mark.parametrize("modality", ["spikes", "calcium"])
+def test_units_with_a_place_but_no_row_are_refused(modality, make_stream):
+    """Place says who an electrode is; a population's tokenizer cannot read it."""
+    with pytest.raises(ValueError, match=r"5 of 5 .* channels of window 0 are not in the model's vocabulary"):
+        TOKENIZERS[modality](torch.ones(5), 8)(make_stream(modality, placed=True))

@@ -1,0 +1,84 @@
+"""Presets: every size is a valid config that JSON keeps; values that would fail later are refused at once."""
+
+import json
+
+import pytest
+
+from neurofm_ml import presets
+from neurofm_ml.config import from_dict, patch, to_dict
+from neurofm_ml.presets import (
+    AugmentConfig,
+    NeuroFMxConfig,
+    OnnxConfig,
+    PretrainConfig,
+    QualityConfig,
+    ScoreConfig,
+    ShardsConfig,
+    TrainConfig,
+)
+
+
+@pytest.mark.parametrize("size", presets.SIZES)
+@pytest.mark.parametrize("make", [presets.pretrain, presets.adapt], ids=["pretrain", "adapt"])
+def test_every_size_of_a_run(make, size):
+    cfg = make(size, seed=3)
+    assert (cfg.size, cfg.seed) == (size, 3)
+    assert from_dict(type(cfg), json.loads(json.dumps(to_dict(cfg)))) == cfg
+
+
+def test_sizes_grow():
+    widths = [presets.neurofmx(size).d_model * presets.neurofmx(size).n_layers for size in presets.SIZES]
+    gpus = [presets.resources(size).gpus * presets.resources(size).nodes for size in presets.SIZES]
+    assert widths == sorted(set(widths))
+    assert gpus == sorted(set(gpus))
+
+
+def test_several_gpus_are_asked_for_by_sizes_that_use_them():
+    for size in presets.SIZES:
+        assert (presets.pretrain(size).train.strategy == "ddp") == (presets.resources(size).gpus > 1)
+
+
+@pytest.mark.parametrize("make", [presets.neurofmx, presets.pretrain, presets.adapt, presets.resources])
+def test_unknown_sizes_are_refused(make):
+    with pytest.raises(ValueError, match="size is 'huge'; allowed: tiny, small, medium, large"):
+        make("huge")
+
+
+def objectives(**weights: float):
+    return lambda: patch(presets.pretrain("tiny"), {"objectives": weights})
+
+
+WRONG = [
+    (lambda: NeuroFMxConfig(d_model=0), r"NeuroFMxConfig\.d_model is 0; it must be positive"),
+    (lambda: NeuroFMxConfig(dropout=1.0), r"NeuroFMxConfig\.dropout is 1\.0; it must lie in \[0, 1\)"),
+    (lambda: NeuroFMxConfig(dropout=float("nan")), r"NeuroFMxConfig\.dropout is nan"),
+    (lambda: NeuroFMxConfig(d_model=6, expand=2, n_heads=4), r"NeuroFMxConfig\.n_heads is 4; it must divide d_model = 6"),
+    (lambda: NeuroFMxConfig(d_model=6, n_heads=3), r"NeuroFMxConfig\.n_heads is 3; a bidirectional backbone needs an even number"),
+    (lambda: NeuroFMxConfig(backbone="gru", n_layers=1), r"NeuroFMxConfig\.n_layers is 1; the gru backbone needs an even number"),
+    (lambda: TrainConfig(steps=0), r"TrainConfig\.steps is 0; it must be positive"),
+    (lambda: TrainConfig(lr=-1e-3), r"TrainConfig\.lr is -0\.001"),
+    (lambda: TrainConfig(ema=1.0), r"TrainConfig\.ema is 1\.0; it must lie in \[0, 1\)"),
+    (lambda: AugmentConfig(unit_dropout=1.0), r"AugmentConfig\.unit_dropout is 1\.0"),
+    (lambda: AugmentConfig(noise=-0.1), r"AugmentConfig\.noise is -0\.1; it must not be negative"),
+    (lambda: AugmentConfig(drift=float("nan")), r"AugmentConfig\.drift is nan; it must not be negative"),
+    (lambda: ShardsConfig(dataset="d", shard_mb=0), r"ShardsConfig\.shard_mb is 0"),
+    (lambda: QualityConfig(dataset="d", max_flat_fraction=2), r"QualityConfig\.max_flat_fraction is 2"),
+    (lambda: ScoreConfig(seed=0, size="tiny", n_boot=0), r"ScoreConfig\.n_boot is 0"),
+    (lambda: OnnxConfig(tolerance=0), r"OnnxConfig\.tolerance is 0"),
+    (objectives(behaviour=-1.0), r"PretrainConfig\.objectives is .*; weights must not be negative, and one must be positive"),
+    (objectives(behaviour=0.0, masked=0.0), r"PretrainConfig\.objectives is .*one must be positive"),
+    (lambda: from_dict(PretrainConfig, {**to_dict(presets.pretrain("tiny")), "size": "huge"}), r"PretrainConfig\.size is 'huge'; allowed: 'tiny'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "message"), WRONG, ids=[m for _, m in WRONG])
+def test_values_that_would_fail_later_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"bidirectional": False, "n_heads": 1}, {"backbone": "gru", "n_heads": 1}, {"backbone": "gru", "n_layers": 4}]
+)
+def test_valid_variants(changes):
+    assert patch(presets.neurofmx("tiny"), changes) == NeuroFMxConfig(**changes)

@@ -1,0 +1,59 @@
+"""Pretraining chooses its datasets: what cannot teach anything is left out or refused by name."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+from neurofm_ml import presets
+from neurofm_ml.config import patch
+from neurofm_ml.training.pretrain import pretrain
+
+TINY = patch(
+    presets.pretrain("tiny"), {"train": {"steps": 2, "batch_size": 2}, "model": {"d_model": 16, "n_heads": 2, "d_state": 4, "n_layers": 1}}
+)
+
+
+@pytest.fixture
+def without_training(shards, tmp_path):
+    """The same dataset under another name, with no training window."""
+    folder = tmp_path / "empty"
+    shutil.copytree(shards, folder)
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps({**card, "name": "empty"}))
+    table = pd.read_parquet(folder / "windows.parquet")
+    table["split"] = "test"
+    table.to_parquet(folder / "windows.parquet", index=False)
+    return folder
+
+
+@pytest.fixture
+def scalers(scaler, monkeypatch):
+    monkeypatch.setattr("neurofm_ml.training.pretrain.load_scaler", lambda _: scaler)
+
+
+def test_datasets_without_training_windows_are_left_out_by_name(shards, without_training, scalers, tmp_path):
+    cfg = patch(TINY, {"datasets": ["empty", "nowhere", "simulation"]})
+    report = pretrain(cfg, [shards, without_training], [], tmp_path)
+    assert (report.metrics["datasets"], report.metrics["left_out"]) == ("simulation", "empty, nowhere")
+
+
+def test_nothing_to_learn_from_is_refused(without_training, scalers, tmp_path):
+    with pytest.raises(ValueError, match="none of the datasets empty has training windows; materialise shards of at least one"):
+        pretrain(TINY, [without_training], [], tmp_path)
+
+
+def test_behaviour_alone_is_refused_for_datasets_without_tasks(shards, scalers, tmp_path):
+    folder = tmp_path / "bare"
+    shutil.copytree(shards, folder)
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps({**card, "tasks": []}))
+    with pytest.raises(ValueError, match=r"finds nothing to learn in simulation, without tasks; give \"masked\" a weight"):
+        pretrain(patch(TINY, {"objectives": {"masked": 0.0}}), [folder], [], tmp_path)
+    assert pretrain(TINY, [folder], [], tmp_path).metrics["datasets"] == "simulation"
+
+
+def test_unknown_objectives_are_refused(shards, scalers, tmp_path):
+    with pytest.raises(ValueError, match=r"Unknown objective 'maskd'\. Did you mean 'masked'"):
+        pretrain(patch(TINY, {"objectives": {"maskd": 1.0}}), [shards], [], tmp_path)
