@@ -142,8 +142,9 @@ def standardised(values: Array, modality: str, mean: Array, std: Array) -> Array
 class Collate:
     """Samples of one or several shards artifacts -> Batch.
 
-    `signals` limits which inputs are taken (None: every neural signal). `labelled` maps recordings,
-    ``dataset/recording``, to the only seconds [start, end) whose targets are shown.
+    `signals` limits which inputs are taken (None: every neural signal), `tasks` which targets (None:
+    every task of the vocabulary). `labelled` maps recordings, ``dataset/recording``, to the only
+    seconds [start, end) whose targets are shown.
     """
 
     def __init__(
@@ -152,9 +153,11 @@ class Collate:
         vocabulary: Vocabulary,
         scaler: Scaler,
         signals: Sequence[str] | None = None,
+        tasks: Sequence[str] | None = None,
         labelled: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         self.vocabulary, self.scaler, self.signals, self.labelled = vocabulary, scaler, signals, labelled or {}
+        self.tasks = {name: vocabulary.tasks[name] for name in tasks or vocabulary.tasks}
         self.cards = {card.name: card for card in map(load_card, shards)}
         self.channels = {load_card(path).name: read_channels(path) for path in shards}
 
@@ -228,9 +231,9 @@ class Collate:
             meta = sample["json"]
             for task in self.cards[meta["dataset"]].tasks:
                 name = f"{meta['dataset']}/{task.name}"
-                if name in self.vocabulary.tasks and task.target in sample:
+                if name in self.tasks and task.target in sample:
                     values = self._target(sample, task.target, task.channels)
-                    full = targets.setdefault(name, np.full((len(samples), length, self.vocabulary.tasks[name]), np.nan, np.float32))
+                    full = targets.setdefault(name, np.full((len(samples), length, self.tasks[name]), np.nan, np.float32))
                     full[i, : len(values)] = values
         return {name: torch.from_numpy(values) for name, values in targets.items()}
 

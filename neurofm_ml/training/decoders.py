@@ -93,7 +93,7 @@ def _stitched(
 
 def _loader(model: NeuroFMx, problem: Problem, scaler: Scaler, split: str, batch_size: int, seed: int) -> Loader:
     labelled = {f"{problem.dataset}/{problem.recording}": problem.labelled} if problem.labelled and split == "train" else None
-    collate = Collate([problem.shards], model.vocabulary, scaler, problem.inputs, labelled)
+    collate = Collate([problem.shards], model.vocabulary, scaler, problem.inputs, problem.task_names(), labelled)
     return Loader([problem.shards], split=split, batch_size=batch_size, seed=seed, where=problem.windows(split), collate=collate)
 
 

@@ -191,6 +191,10 @@ def test_only_the_signals_asked_for(shards, scaler):
     assert list(collated(shards, scaler, samples(), signals=["eeg"]).streams) == ["eeg"]
 
 
+def test_only_the_tasks_asked_for(shards, scaler):
+    assert list(collated(shards, scaler, samples(), tasks=["rats/place"]).targets) == ["rats/place"]
+
+
 def test_a_batch_of_one_is_a_row_of_the_batch(shards, scaler):
     windows = samples()
     batch = collated(shards, scaler, windows)

@@ -29,17 +29,24 @@ def decoder(name: str, modality: str, channels: int, columns: int) -> Decoder:
     return Decoder(model, about)
 
 
+def of_eeg() -> Decoder:
+    made = decoder("z", "spikes", 5, 2)
+    return Decoder(made.model, patch(made.about, {"modality": "eeg"}))
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     root = tmp_path_factory.mktemp("onnx")
     for name, case in CASES.items():
         save_decoder(root / "adapted" / "decoders" / name, decoder(name, *case))
+    save_decoder(root / "adapted" / "decoders" / "z", of_eeg())
     return root / "out", export(OnnxConfig(tolerance=1e-12), root / "adapted", root / "out")
 
 
 def test_parity_of_every_decoder_from_one_graph_a_modality(exported):
     _, report = exported
     assert report.metrics["graphs"] == 2
+    assert report.metrics["left_out"] == "z"
     assert set(report.checks[0].numbers) == set(CASES)
     assert max(report.checks[0].numbers.values()) <= 1e-5
 
@@ -64,8 +71,9 @@ def test_any_batch_and_time(exported, name):
     assert np.allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_decoder_of_patches_is_refused():
-    of_eeg = decoder("a", "spikes", 5, 2)
-    about = patch(of_eeg.about, {"modality": "eeg"})
+def test_a_decoder_of_patches_is_refused(tmp_path):
     with pytest.raises(ValueError, match="reads eeg; only populations on the grid"):
-        Deployed(Decoder(of_eeg.model, about))
+        Deployed(of_eeg())
+    save_decoder(tmp_path / "decoders" / "z", of_eeg())
+    with pytest.raises(ValueError, match="reads spikes or calcium; adapt to a dataset with a task that does"):
+        export(OnnxConfig(), tmp_path, tmp_path / "out")

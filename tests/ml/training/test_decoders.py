@@ -14,7 +14,7 @@ from neurofm_ml.data.batches import Collate, Vocabulary, build_vocabulary
 from neurofm_ml.data.loader import Loader
 from neurofm_ml.data.windows import load_block
 from neurofm_ml.models import NeuroFMx
-from neurofm_ml.presets import AdaptConfig, NeuroFMxConfig
+from neurofm_ml.presets import AdaptConfig, AugmentConfig, NeuroFMxConfig
 from neurofm_ml.training.adapt import adapt, predictions
 from neurofm_ml.training.decoders import (
     Decoder,
@@ -22,6 +22,7 @@ from neurofm_ml.training.decoders import (
     block_latents,
     describe,
     extend,
+    fit_decoder,
     from_scratch,
     load_decoders,
     load_model,
@@ -134,6 +135,14 @@ def test_unknown_behaviour_is_not_scored(problem, scaler, shards):
     assert first.mask.sum() == len(first.mask) - 16
     assert np.isfinite(first.scored[0]).all()
     assert np.isfinite(first.y_pred).all()
+
+
+def test_a_fit_learns_the_tasks_of_its_problem_alone(tmp_path, problem, scaler):
+    model = from_scratch(CFG, problem, scaler, seed=0)
+    before = {task: head.weight.clone() for task, head in model.behaviour.items()}
+    cfg = presets.TrainConfig(steps=1, batch_size=2, ema=0.0)
+    fit_decoder(model, dataclasses.replace(problem, tasks=problem.tasks[:1]), scaler, cfg, AugmentConfig(), tmp_path, seed=0)
+    assert [task for task, head in model.behaviour.items() if not torch.equal(head.weight, before[task])] == ["simulation/behaviour"]
 
 
 def test_labels_limit_the_training_windows_alone(problem):
