@@ -4,6 +4,8 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 export NEUROFM_HOME ?= $(CURDIR)/.neurofm
 export DAGSTER_HOME := $(NEUROFM_HOME)/dagster
+# Small models on few cores: threads that wait for each other cost more than they give.
+export OMP_NUM_THREADS ?= 1
 
 .PHONY: help setup demo full ui test slow lint golden bench clean
 
