@@ -71,10 +71,11 @@ def toy_cases() -> list[Case]:
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """100 s of one simulated recording, with its two decoding tasks."""
+    """100 s of one simulated recording, with a decoding task from spikes and one from calcium."""
     folder = tmp_path_factory.mktemp("simulation")
     card = datasets()["simulation"]
-    card = dataclasses.replace(card, recordings=card.recordings[:1])
+    from_calcium = dataclasses.replace(card.tasks[0], name="behaviour_from_calcium", inputs=("calcium",))
+    card = dataclasses.replace(card, recordings=card.recordings[:1], tasks=(*card.tasks, from_calcium))
     for recording in simulate(card, 100.0):
         save_recording(recording, folder / "recordings" / "recordings")
     (folder / "recordings" / "card.json").write_text(json.dumps(to_dict(card)))
