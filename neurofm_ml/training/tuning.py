@@ -34,7 +34,8 @@ def tuning_maps(activity: Array, behaviour: Array, d_model: int) -> Array:
     """activity (T, N) and behaviour (T, K), both z-scored -> maps (N, D), Frobenius norm sqrt(D)."""
     points = spread(d_model, behaviour.shape[1])
     width = 2 * REACH / d_model ** (1 / behaviour.shape[1])
-    distance = ((behaviour[:, None] - points[None]) ** 2).sum(-1)
+    # Column by column: a (T, D, K) array would not fit where recordings are long.
+    distance = sum((behaviour[:, k, None] - points[:, k]) ** 2 for k in range(points.shape[1]))
     weights = np.exp(-distance / (2 * width**2))
     maps = activity.T @ weights / (weights.sum(0) + PRIOR_BINS)
     scaled: Array = maps * np.sqrt(d_model) / max(np.linalg.norm(maps), 1e-12)
