@@ -107,6 +107,7 @@ def test_the_demo_stops_at_what_is_wrong(ran: Ran, monkeypatch: pytest.MonkeyPat
     def broken(cfg: Any, inputs: jobs.Inputs, out: Path) -> Any:
         raise ValueError("simulation: no electrodes; add them to the card.")
 
+    monkeypatch.setenv("NEUROFM_DATA", "")
     monkeypatch.setitem(jobs.JOBS._members, "write_shards", dataclasses.replace(jobs.JOBS["write_shards"], function=broken))
     assert demo.main([]) == 1
     assert "stopped: simulation: no electrodes; add them to the card." in capsys.readouterr().err
