@@ -183,18 +183,20 @@ class TrainConfig:
 
 @config
 class AugmentConfig:
-    """What training windows go through: largest unit dropout, masked share of time, noise and largest drift in deviations.
+    """What training windows go through: share of signals dropped where there are several, largest unit dropout,
+    masked share of time, noise and largest drift in deviations.
 
     Drift is an offset per channel that lasts the whole window: what electrodes and animals do within the hour.
     """
 
+    modality_dropout: float = 0.5
     unit_dropout: float = 0.6
     time_mask: float = 0.1
     noise: float = 0.3
     drift: float = 0.4
 
     def __post_init__(self) -> None:
-        _fraction(self, "unit_dropout", "time_mask")
+        _fraction(self, "modality_dropout", "unit_dropout", "time_mask")
         _not_negative(self, "noise", "drift")
 
 
@@ -295,5 +297,5 @@ def pretrain(size: str, seed: int = 0) -> PretrainConfig:
 
 def adapt(size: str, seed: int = 0) -> AdaptConfig:
     """Fine-tuning at one size."""
-    train = TrainConfig(steps=200, lr=3e-4) if _size(size) == "tiny" else TrainConfig(steps=2000, lr=3e-4, ema=0.99, precision="bf16-mixed")
+    train = TrainConfig(steps=200, lr=2e-3) if _size(size) == "tiny" else TrainConfig(steps=2000, lr=3e-4, ema=0.99, precision="bf16-mixed")
     return AdaptConfig(seed=seed, size=size, train=train)  # type: ignore[arg-type]

@@ -21,6 +21,15 @@ def augment(batch: Batch, cfg: AugmentConfig, generator: torch.Generator) -> Bat
     return dataclasses.replace(batch, streams=streams)
 
 
+def drop_modalities(batch: Batch, share: float, generator: torch.Generator) -> Batch:
+    """The batch without each signal with probability `share`, never without all: models must work from any subset."""
+    if len(batch.streams) == 1:
+        return batch
+    draw = torch.rand(len(batch.streams), generator=generator, device=generator.device)
+    kept = draw >= min(share, float(draw.max()))
+    return dataclasses.replace(batch, streams={n: s for (n, s), keep in zip(batch.streams.items(), kept.tolist(), strict=True) if keep})
+
+
 def add_drift(stream: StreamBatch, largest: float, generator: torch.Generator) -> StreamBatch:
     """An offset per channel over the whole window, of a strength drawn for each window from [0, largest) deviations."""
     b, _, c = stream.values.shape

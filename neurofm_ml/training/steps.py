@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from neurofm_ml.data.augment import augment, hide
+from neurofm_ml.data.augment import augment, drop_modalities, hide
 from neurofm_ml.models import NeuroFMx
 from neurofm_ml.objectives import OBJECTIVES, Activity, Truth
 from neurofm_ml.presets import AugmentConfig
@@ -22,6 +22,7 @@ def weighted_loss(cfg: AugmentConfig, weights: Mapping[str, float]) -> Loss:
     objectives = {name: OBJECTIVES[name] for name, weight in weights.items() if weight > 0}
 
     def loss(model: NeuroFMx, batch: Batch, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        batch = drop_modalities(batch, cfg.modality_dropout, generator)
         hidden = {name: hide(_patch_grid(model, batch, name), cfg.time_mask, generator) for name in batch.streams}
         noisy = augment(batch, cfg, generator)
         with_activity = "masked" in objectives

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from neurofm_ml.data.augment import add_drift, add_noise, augment, drop_channels, hide
+from neurofm_ml.data.augment import add_drift, add_noise, augment, drop_channels, drop_modalities, hide
 from neurofm_ml.presets import AugmentConfig
 from neurofm_ml.types import Batch, StreamBatch
 
@@ -46,6 +46,19 @@ def test_padding_stays_zero_and_counts_stay_as_measured(batch):
     assert (after.values[~before.valid] == 0).all()
     assert after.counts is before.counts
     assert torch.equal(after.mask, before.mask)
+
+
+def test_modalities_are_dropped_at_their_share_and_never_all(make_batch):
+    batch = make_batch("spikes", "calcium", "fmri")
+    generator = seeded()
+    kept = [tuple(drop_modalities(batch, 0.5, generator).streams) for _ in range(2000)]
+    assert all(kept)
+    for name in batch.streams:
+        # one in eight draws would lose all three and keeps one of them instead
+        assert sum(name in names for names in kept) / len(kept) == pytest.approx(0.5 + 0.125 / 3, abs=0.04)
+    assert drop_modalities(batch, 0.0, generator).streams.keys() == batch.streams.keys()
+    single = make_batch("spikes")
+    assert drop_modalities(single, 0.99, generator) is single
 
 
 def test_drift_is_an_offset_per_channel_and_window(stream):
