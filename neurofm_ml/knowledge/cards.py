@@ -108,6 +108,10 @@ class RecordingSpec:
     def __post_init__(self) -> None:
         if self.span is not None and not self.span[0] < self.span[1]:
             raise ValueError(f"recording {self.id!r}: span is {self.span[0]} to {self.span[1]}; the end must follow the start.")
+        if "/" in self.id or self.id in ("", ".", ".."):
+            raise ValueError(f"recording id is {self.id!r}; it names a folder, so it needs a name without '/'.")
+        for name, value in self.values.items():
+            _check_inside(name, value)
 
     @property
     def names(self) -> dict[str, str]:

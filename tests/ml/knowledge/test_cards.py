@@ -91,6 +91,8 @@ def test_without_data_only_the_simulation_is_here() -> None:
         ({"root": "../elsewhere"}, "root is '../elsewhere'; it must not climb out"),
         ({"recordings": [{"id": "a", "subjct": {"id": "b"}}]}, r"card.recordings\[0\] has no field 'subjct'. Did you mean 'subject'?"),
         ({"recordings": [{"id": "a", "span": [2, 1]}]}, "recording 'a': span is 2.0 to 1.0; the end must follow"),
+        ({"recordings": [{"id": "../a"}]}, "recording id is '../a'; it names a folder"),
+        ({"recordings": [{"id": "a", "values": {"day": "../b"}}]}, "day is '../b'; it must stay inside the card's root"),
         ({"subjects": {"file": "t.csv", "key": "id", "fields": {"agee": "AGE"}}}, "subjects: a subject has no agee; it has age, sex"),
         (
             {
