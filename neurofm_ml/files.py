@@ -1,4 +1,4 @@
-"""Files everything else stands on: where artifacts live, whole-or-nothing JSON, content hashes.
+"""Files everything else stands on: where artifacts live, whole-or-nothing JSON, content hashes, the commit of the code.
 
 A content hash is remembered across processes under `home()`, so that asking whether hundreds of
 raw files have changed costs one `stat` each.
@@ -7,6 +7,7 @@ raw files have changed costs one `stat` each.
 import hashlib
 import json
 import os
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,11 @@ _remembered: dict[Path, dict[str, str]] = {}
 
 
 def home() -> Path:
-    """Where artifacts, Dagster's storage and remembered hashes live: NEUROFM_HOME, else .neurofm in the checkout."""
-    return Path(os.environ.get("NEUROFM_HOME") or Path(__file__).parents[1] / ".neurofm").resolve()
+    """Where artifacts, Dagster's storage and remembered hashes live: NEUROFM_HOME, else .neurofm in the checkout
+    (where the package is installed without one, in the working directory)."""
+    checkout = Path(__file__).parents[1]
+    default = (checkout if (checkout / "pyproject.toml").exists() else Path.cwd()) / ".neurofm"
+    return Path(os.environ.get("NEUROFM_HOME") or default).resolve()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -32,8 +36,14 @@ def write_json(path: Path, value: Any) -> None:
     partial.replace(path)
 
 
+def sha256(path: Path) -> str:
+    """sha256 of what a file holds now, read from its first byte to its last."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def file_hash(path: Path) -> str:
-    """sha256 of a file's content.
+    """sha256 of a file's content, read only when it may have changed.
 
     Remembered under the file's identity, size and times. The change time cannot be set by hand, so a
     byte flipped behind a kept modification time is seen too.
@@ -44,8 +54,7 @@ def file_hash(path: Path) -> str:
     known = _known(memory)
     if key in known:
         return known[key]
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256(path)
     if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > SETTLED_NS:
         known[key] = digest
         memory.parent.mkdir(parents=True, exist_ok=True)
@@ -61,3 +70,16 @@ def _known(memory: Path) -> dict[str, str]:
         pairs = (line.split() for line in lines)
         _remembered[memory] = {p[0]: p[1] for p in pairs if len(p) == 2 and len(p[1]) == 64}
     return _remembered[memory]
+
+
+def git_revision() -> str:
+    """Commit of the code that runs, with "+" when the tree has changes; "unknown" outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

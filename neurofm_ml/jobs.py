@@ -19,7 +19,6 @@ import json
 import platform
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -31,7 +30,7 @@ from typing import Any, Literal
 
 from neurofm_ml import presets
 from neurofm_ml.config import config, from_dict, to_dict
-from neurofm_ml.files import file_hash, write_json
+from neurofm_ml.files import file_hash, git_revision, write_json
 from neurofm_ml.knowledge.cards import datasets
 from neurofm_ml.registry import Registry
 from neurofm_ml.types import Preempted, Report
@@ -432,19 +431,6 @@ def preemptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, former)
-
-
-def git_revision() -> str:
-    """Commit of the code that runs, with "+" when the tree has changes; "unknown" outside a checkout."""
-    here = Path(__file__).parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def main(argv: list[str]) -> int:

@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from neurofm_ml.files import sha256
 from neurofm_ml.types import Array, Check
 
 SCHEMA_VERSION = 1
@@ -89,7 +90,7 @@ def write_manifest(artifact: Path, extra: Mapping[str, Any]) -> None:
     for shard, key in zip(table["shard"].to_pylist(), table["key"].to_pylist(), strict=True):
         samples.setdefault(shard, set()).add(key)
     shards = [
-        {"name": name, "bytes": (artifact / name).stat().st_size, "sha256": _sha256(artifact / name), "samples": len(keys)}
+        {"name": name, "bytes": (artifact / name).stat().st_size, "sha256": sha256(artifact / name), "samples": len(keys)}
         for name, keys in samples.items()
     ]
     manifest = {**extra, "schema_version": SCHEMA_VERSION, "index": _fingerprint(table), "shards": shards}
@@ -152,11 +153,6 @@ def _new_file(path: Path) -> Iterator[io.BufferedWriter]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fingerprint(table: pa.Table) -> str:
@@ -368,6 +364,6 @@ def find_damage(artifact: Path) -> list[str]:
             damage.append(str(error))
             hurt.add(index.shards[index.shard[row]])
     for shard in read_manifest(artifact)["shards"]:
-        if shard["name"] not in hurt and _sha256(artifact / shard["name"]) != shard["sha256"]:
+        if shard["name"] not in hurt and sha256(artifact / shard["name"]) != shard["sha256"]:
             damage.append(f"{artifact / shard['name']} is damaged between its members (sha256 differs from manifest.json); {REMEDY}.")
     return damage

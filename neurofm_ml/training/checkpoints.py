@@ -10,7 +10,6 @@ leaves the old ones as they were. No file is unpickled. The learning rate and al
 pure functions of the step and the seed (see ``schedule`` and ``loop``), so the step stands for them.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -23,7 +22,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from neurofm_ml.files import write_json
+from neurofm_ml.files import sha256, write_json
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     for name in TENSORS:
         _save_tensors(partial / f"{name}.safetensors", getattr(checkpoint, name))
     write_json(partial / "state.json", {"step": checkpoint.step, **checkpoint.state})
-    files = {p.name: {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(partial.iterdir())}
+    files = {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in sorted(partial.iterdir())}
     write_json(partial / "manifest.json", {"schema_version": 1, "files": files})
     _fsync(partial)
     if final.exists():
@@ -89,7 +88,7 @@ def save_weights(folder: Path, weights: Mapping[str, Tensor], description: Mappi
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / ".model.safetensors.part"
     _save_tensors(partial, weights)
-    digest = _sha256(partial)
+    digest = sha256(partial)
     partial.replace(folder / "model.safetensors")
     write_json(folder / "model.json", {**description, "weights_sha256": digest})
 
@@ -98,7 +97,7 @@ def load_weights(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The weights and the description that `save_weights` wrote. Raises ValueError when they do not belong together."""
     description = _read_json(folder / "model.json", "no finished model is here; run the job that makes it")
     path = folder / "model.safetensors"
-    if not path.exists() or _sha256(path) != description.pop("weights_sha256", None):
+    if not path.exists() or sha256(path) != description.pop("weights_sha256", None):
         raise ValueError(f"{path} is missing, cut short or altered: it is not what model.json describes; make the artifact again.")
     return load_file(path), description
 
@@ -113,7 +112,7 @@ def _verify(path: Path) -> None:
         size = file.stat().st_size if file.exists() else 0
         if size != entry.get("bytes"):
             raise ValueError(f"Checkpoint refused: {file} has {size} bytes where its manifest says {entry.get('bytes')}; it was cut short.")
-        if _sha256(file) != entry.get("sha256"):
+        if sha256(file) != entry.get("sha256"):
             raise ValueError(f"Checkpoint refused: {file} does not have the sha256 of its manifest; it was altered.")
 
 
@@ -156,8 +155,3 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -22,7 +22,7 @@ from neurofm_ml.models.neurofmx import Prediction
 from neurofm_ml.presets import AugmentConfig, NeuroFMxConfig, TrainConfig
 from neurofm_ml.training.checkpoints import load_weights, save_weights
 from neurofm_ml.training.loop import History, fit
-from neurofm_ml.training.problems import Problem, target_names, target_scale
+from neurofm_ml.training.problems import Problem, provenance, target_names, target_scale
 from neurofm_ml.training.steps import weighted_loss
 from neurofm_ml.training.tuning import embed_by_tuning
 from neurofm_ml.types import Array, Batch
@@ -33,7 +33,8 @@ def fit_decoder(
 ) -> History:
     """Train `model` in place on the training windows of one problem."""
     batches = _loader(model, problem, scaler, "train", cfg.batch_size, seed)
-    return fit(model, batches, weighted_loss(augment, {"behaviour": 1.0}), cfg, out, seed=seed, description=problem.name)
+    loss, made_from = weighted_loss(augment, {"behaviour": 1.0}), provenance([problem.shards])
+    return fit(model, batches, loss, cfg, out, seed=seed, provenance=made_from, description=problem.name)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from neurofm_ml.models import NeuroFMx
 from neurofm_ml.presets import PretrainConfig
 from neurofm_ml.training.decoders import save_model
 from neurofm_ml.training.loop import fit, rank_and_world
-from neurofm_ml.training.problems import Problem, find_problems
+from neurofm_ml.training.problems import Problem, find_problems, provenance
 from neurofm_ml.training.steps import weighted_loss
 from neurofm_ml.training.tuning import embed_by_tuning
 from neurofm_ml.types import Report
@@ -41,7 +41,16 @@ def pretrain(cfg: PretrainConfig, shards: Sequence[Path], scaler: Sequence[Path]
     _check_objectives(cfg, paths)
     problems = [problem for path in paths for problem in find_problems(path)]
     model, batches = build(cfg, problems, paths, load_scaler(scaler))
-    history = fit(model, batches, weighted_loss(cfg.augment, cfg.objectives), cfg.train, out, seed=cfg.seed, description="pretrain")
+    history = fit(
+        model,
+        batches,
+        weighted_loss(cfg.augment, cfg.objectives),
+        cfg.train,
+        out,
+        seed=cfg.seed,
+        provenance=provenance(paths),
+        description="pretrain",
+    )
     save_model(out, model)
     shutil.rmtree(out / "checkpoints")  # the finished weights stand beside them
     metrics = {**history.metrics, "parameters": model.n_parameters(), "datasets": ", ".join(used), "left_out": ", ".join(missing)}

@@ -1,6 +1,6 @@
 """Decoding problems: the tasks of one recording that read the same inputs, and where their labels are."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,8 @@ import pandas as pd
 from neurofm_ml.data.batches import read_channels
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler
+from neurofm_ml.data.shards import read_manifest
+from neurofm_ml.files import git_revision
 from neurofm_ml.knowledge.cards import TaskSpec
 from neurofm_ml.presets import SPLITS
 from neurofm_ml.types import Array
@@ -52,6 +54,11 @@ def find_problems(shards: Path) -> Iterator[Problem]:
         if set(SPLITS) <= set(rows["split"]):
             for inputs in dict.fromkeys(task.inputs for task in card.tasks):
                 yield Problem(shards, card.name, str(recording), str(session), inputs, tuple(t for t in card.tasks if t.inputs == inputs))
+
+
+def provenance(shards: Sequence[Path]) -> dict[str, str]:
+    """What a checkpoint says it was trained on: the hash of each dataset's index of shards, and the commit of the code."""
+    return {**{load_card(path).name: read_manifest(path)["index"] for path in shards}, "git_revision": git_revision()}
 
 
 def target_names(problem: Problem, task: TaskSpec) -> tuple[str, ...]:

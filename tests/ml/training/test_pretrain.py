@@ -2,12 +2,16 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from neurofm_ml import presets
 from neurofm_ml.config import patch
+from neurofm_ml.data.shards import read_manifest
+from neurofm_ml.training import pretrain as module
+from neurofm_ml.training.checkpoints import latest_checkpoint
 from neurofm_ml.training.pretrain import pretrain
 
 TINY = patch(
@@ -37,6 +41,14 @@ def test_datasets_without_training_windows_are_left_out_by_name(shards, without_
     cfg = patch(TINY, {"datasets": ["empty", "nowhere", "simulation"]})
     report = pretrain(cfg, [shards, without_training], [], tmp_path)
     assert (report.metrics["datasets"], report.metrics["left_out"]) == ("simulation", "empty, nowhere")
+
+
+def test_checkpoints_say_what_they_were_trained_on(shards, scalers, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "shutil", SimpleNamespace(rmtree=lambda _: None))  # which removes the checkpoints at the end
+    pretrain(TINY, [shards], [], tmp_path)
+    found = latest_checkpoint(tmp_path / "checkpoints").state["provenance"]
+    assert found["simulation"] == read_manifest(shards)["index"]
+    assert set(found) == {"simulation", "git_revision"}
 
 
 def test_nothing_to_learn_from_is_refused(without_training, scalers, tmp_path):
