@@ -360,7 +360,6 @@ class Batch:
     session: torch.Tensor
     rows: torch.Tensor
     starts: torch.Tensor
-    keys: tuple[str, ...] = ()
     targets: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> Batch:

@@ -177,7 +177,6 @@ class Collate:
             session=torch.tensor([self.vocabulary.session_row(_session(s)) for s in samples]),
             rows=torch.tensor([s["__row__"] for s in samples]),
             starts=torch.tensor([s["json"]["start"] for s in samples], dtype=torch.float64),
-            keys=tuple(s["__key__"] for s in samples),
             targets=self._targets(samples, length),
         )
 

@@ -42,7 +42,7 @@ class Prediction:
     samples_per_second: float
     trained_on: str
     seed: int
-    metric: str = "r2"
+    metric: str
     control: float = math.nan
     k_shot: float = math.nan
 

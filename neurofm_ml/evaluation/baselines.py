@@ -80,6 +80,7 @@ def measure(case: Case, method: str, family: str, fit: Callable[[DecodingData], 
         samples_per_second=len(guess) / seconds,
         trained_on=f"{case.dataset}/{case.recording}",
         seed=seed,
+        metric=case.task.metric,
         control=control.r2("test", fit(control).predict(test)),
     )
 

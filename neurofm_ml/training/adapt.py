@@ -86,7 +86,7 @@ def predictions(
         Prediction(
             problem.dataset,
             problem.recording,
-            task,
+            task.name,
             method,
             family,
             y_true=block.truth,
@@ -98,8 +98,9 @@ def predictions(
             samples_per_second=len(block.times) / seconds,
             trained_on=f"{problem.dataset}/{problem.recording}",
             seed=seed,
+            metric=task.metric,
         )
-        for task, block in blocks.items()
+        for task, block in zip(problem.tasks, blocks.values(), strict=True)
     ]
 
 

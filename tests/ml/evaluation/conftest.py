@@ -57,6 +57,7 @@ def make_prediction() -> Callable[..., Prediction]:
             samples_per_second=1e4,
             trained_on="toy/r1",
             seed=0,
+            metric="r2",
         )
         return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
