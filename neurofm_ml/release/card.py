@@ -1,7 +1,7 @@
 """The model card of one run: written from the scores table and the provenance, never by hand.
 
 A number stands in the card only if it stands in an artifact; what did not beat its baseline says
-so in the same table; a source that may not be passed on stops the redistribution of the weights.
+so in the same table; a source that may not be passed on marks the weights as not to be passed on either.
 """
 
 import json
@@ -56,7 +56,7 @@ def _lines(
     about = made["pretrained"]["metrics"]
     yield f"# NeuroFMx {cfg.size}, seed {cfg.seed}"
     yield f"\nOne model of {about['parameters']:,} shared parameters for {', '.join(sorted({m for c in cards for m in c.modalities}))}, "
-    yield f"pretrained for {about['steps']:,} updates on {len(cards)} datasets and fine-tuned once per recording."
+    yield f"pretrained for {about['steps']:,} updates on {len(about['datasets'].split(', '))} datasets and fine-tuned once per recording."
     yield "\n## Scores\n"
     yield from _score_lines(table, comparisons)
     yield "\n## What it learned from\n"
@@ -103,9 +103,9 @@ def _limits(table: pd.DataFrame, comparisons: pd.DataFrame, cards: Sequence[Data
     decoded = set(table.dataset)
     if unscored := sorted({c.name for c in cards} - decoded):
         yield f"- Seen in pretraining but scored on no task: {', '.join(unscored)}."
-    yield f"- Scores are of one seed and hold for the {len(table[CASE].drop_duplicates())} recordings named, not for new animals."
+    yield f"- Scores are of one seed and hold for the {len(table[CASE[:2]].drop_duplicates())} recordings named, not for new animals."
     if closed := [c.name for c in cards if not c.redistribute]:
-        yield f"- The weights may not be passed on: {', '.join(closed)} forbid it or do not say."
+        yield f"- The weights may not be passed on: {', '.join(closed)} restrict it or do not say."
 
 
 def _every_score_is_shown(text: str, table: pd.DataFrame, comparisons: pd.DataFrame) -> Check:
@@ -132,7 +132,7 @@ def _may_be_passed_on(cards: Sequence[DatasetCard]) -> Check:
         severity="warn",
         numbers={"closed_sources": len(closed)},
         threshold="0",
-        note=f"trained on {', '.join(closed)}, whose licence forbids passing the weights on or is not stated" if closed else "",
+        note=f"trained on {', '.join(closed)}, whose licence restricts what may be passed on or is not stated" if closed else "",
     )
 
 
