@@ -16,6 +16,7 @@ import dagster as dg
 import sqlalchemy
 from dagster._core.errors import DagsterAssetCheckFailedError
 
+from neurofm_assets.assets.models import neurofmx_pretrained
 from neurofm_assets.automation import STEPS
 from neurofm_assets.compute import InProcess
 from neurofm_assets.definitions import build_defs
@@ -23,9 +24,10 @@ from neurofm_assets.partitions import CARDS, CORPORA, RUNS, modalities_of, run_k
 from neurofm_ml.files import home
 from neurofm_ml.jobs import JobResult, JobSpec
 from neurofm_ml.knowledge.cards import is_here
-from neurofm_ml.presets import Resources
+from neurofm_ml.presets import Resources, pretrain
 
 SMALL = ("simulation", "monkey_m1_chewie", "worm_swf415", "abide_olin")
+UPDATES_A_DATASET = 250
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 Row = tuple[str, str, str, str, str, str]
 
@@ -95,9 +97,12 @@ def keys_of(job: dg.JobDefinition, names: Sequence[str]) -> list[str]:
 
 
 def config_of(op: dg.OpDefinition, names: Sequence[str]) -> dict[str, Any]:
-    """Assets that work over many datasets are told which."""
+    """Assets that work over many datasets are told which; pretraining on many gets updates for each of them."""
     fields = getattr(op.config_schema.config_type, "fields", {}) if op.has_config_field else {}
-    return {"config": {"datasets": list(names)}} if "datasets" in fields else {}
+    config: dict[str, Any] = {"datasets": list(names)} if "datasets" in fields else {}
+    if op.name == neurofmx_pretrained.op.name:
+        config["train"] = {"steps": max(pretrain("tiny").train.steps, UPDATES_A_DATASET * len(names))}
+    return {"config": config} if config else {}
 
 
 def row_of(event: dg.DagsterEvent) -> Row:
