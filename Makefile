@@ -49,7 +49,8 @@ golden: setup  ## accept what the code gives now as the reference in tests/golde
 	@$(PY) -m pytest -m "not gpu and not network" --refresh-golden -k golden
 
 bench: setup  ## the measurements behind every speed claim
-	@for script in benchmarks/*.py; do echo "== $$script"; $(PY) $$script || exit 1; done
+	@failed=; for script in benchmarks/*.py; do echo "== $$script"; $(PY) $$script || failed="$$failed $$script"; done; \
+	test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 clean:  ## remove the virtual environment and caches; artifacts in NEUROFM_HOME stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
