@@ -6,7 +6,6 @@ time step is False in a mask. Nothing here decides what a model does with it.
 Shapes: B batch, T times, C channels, L grid bins, K target columns.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import torch
 
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler
+from neurofm_ml.data.windows import read_channels
 from neurofm_ml.knowledge.cards import DatasetCard, TaskSpec
 from neurofm_ml.types import Array, Batch, StreamBatch
 
@@ -105,12 +105,6 @@ def _width(card: DatasetCard, task: TaskSpec, table: Mapping[str, Any]) -> int:
             "depending on the session; name those to decode in the task's `channels`."
         )
     return widths.pop()
-
-
-def read_channels(artifact: Path) -> dict[str, dict[str, Any]]:
-    """channels.json of a shards artifact: session -> signal -> its channels."""
-    table: dict[str, dict[str, Any]] = json.loads((artifact / "channels.json").read_text())
-    return table
 
 
 #: Deviations.

@@ -15,6 +15,7 @@ import pandas as pd
 
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.shards import Reader, decode_npy, read_index
+from neurofm_ml.data.windows import read_channels
 from neurofm_ml.presets import ScalerConfig
 from neurofm_ml.types import Array, Check, Report
 
@@ -53,7 +54,7 @@ def fit(cfg: ScalerConfig, shards: list[Path], out: Path) -> Report:
     """Job `fit_scaler`: shards of every dataset -> `scaler.parquet` for the signals of one modality."""
     rows: list[dict[str, Any]] = []
     for artifact in shards:
-        dataset, channels = load_card(artifact).name, json.loads((artifact / "channels.json").read_text())
+        dataset, channels = load_card(artifact).name, read_channels(artifact)
         for (session, signal), moments in _moments(artifact, channels, cfg.modality).items():
             names = channels[session][signal]["ch_names"]
             rows += [{"dataset": dataset, "session": session, "signal": signal, **row} for row in moments.rows(names)]

@@ -244,6 +244,12 @@ def _per_split(table: pd.DataFrame) -> dict[str, int]:
 
 
 # ---------------------------------------------------------------- read back
+def read_channels(artifact: Path) -> dict[str, dict[str, Any]]:
+    """channels.json of a shards artifact: session -> signal -> its channels."""
+    table: dict[str, dict[str, Any]] = json.loads((artifact / "channels.json").read_text())
+    return table
+
+
 def load_block(shards: Path, recording: str, split: str) -> Recording:
     """One block of one recording, stitched from its overlapping windows, on the grid.
 
@@ -259,7 +265,7 @@ def load_block(shards: Path, recording: str, split: str) -> Recording:
     reader = Reader(index)
     samples = [reader.sample(row_of[key]) for key in rows.key]
     card, first = load_card(shards), samples[0]["json"]
-    channels = json.loads((shards / "channels.json").read_text())[first["session"]]
+    channels = read_channels(shards)[first["session"]]
     names = sorted(first["signals"])
     return Recording(
         id=recording,

@@ -4,7 +4,6 @@ Shapes: T bins of a block, N input channels, K target columns.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ import pandas as pd
 
 from neurofm_ml import metrics
 from neurofm_ml.data.recordings import load_card
-from neurofm_ml.data.windows import load_block
+from neurofm_ml.data.windows import load_block, read_channels
 from neurofm_ml.evaluation.controls import rolled
 from neurofm_ml.knowledge.cards import TaskSpec
 from neurofm_ml.presets import SPLITS
@@ -105,13 +104,13 @@ class Case:
 def find_cases(shards: Path, scaler: Sequence[Path]) -> list[Case]:
     """Every task of every recording of a shards artifact that has all three blocks; none where recordings are split whole."""
     card = load_card(shards)
-    channels = json.loads((shards / "channels.json").read_text())
+    channels = read_channels(shards)
     table = pd.read_parquet(shards / "windows.parquet", columns=["recording", "session", "split"])
     cases = []
     for (recording, session), rows in table.groupby(["recording", "session"]):
         if set(SPLITS) <= set(rows["split"]):
             for task in card.tasks:
-                modality = "+".join(dict.fromkeys(channels[session][name]["modality"] for name in task.inputs))
+                modality = "+".join(dict.fromkeys(channels[str(session)][name]["modality"] for name in task.inputs))
                 cases.append(Case(shards, tuple(scaler), card.name, str(recording), card.species, modality, task))
     return cases
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from neurofm_ml.config import config, from_dict, to_dict
-from neurofm_ml.data.batches import Collate, Vocabulary, build_vocabulary, read_channels
+from neurofm_ml.data.batches import Collate, Vocabulary, build_vocabulary
 from neurofm_ml.data.loader import Loader
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler
+from neurofm_ml.data.windows import read_channels
 from neurofm_ml.models import NeuroFMx
 from neurofm_ml.models.neurofmx import Prediction
 from neurofm_ml.presets import AugmentConfig, NeuroFMxConfig, TrainConfig

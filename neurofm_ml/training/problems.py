@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from neurofm_ml.data.batches import read_channels
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler
 from neurofm_ml.data.shards import read_manifest
+from neurofm_ml.data.windows import read_channels
 from neurofm_ml.files import git_revision
 from neurofm_ml.knowledge.cards import TaskSpec
 from neurofm_ml.presets import SPLITS
