@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from neurofm_ml.data.batches import neural_signals
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.evaluation.scores import LOSES, read_scores
 from neurofm_ml.knowledge.cards import DatasetCard
@@ -55,7 +56,8 @@ def _lines(
 ) -> Iterator[str]:
     about = made["pretrained"]["metrics"]
     yield f"# NeuroFMx {cfg.size}, seed {cfg.seed}"
-    yield f"\nOne model of {about['parameters']:,} shared parameters for {', '.join(sorted({m for c in cards for m in c.modalities}))}, "
+    read = sorted({card.signals[name].modality for card in cards for name in neural_signals(card)})
+    yield f"\nOne model of {about['parameters']:,} shared parameters that reads {', '.join(read)},"
     yield f"pretrained for {about['steps']:,} updates on {len(about['datasets'].split(', '))} datasets and fine-tuned once per recording."
     yield "\n## Scores\n"
     yield from _score_lines(table, comparisons)
@@ -93,6 +95,9 @@ def _data_lines(cards: Sequence[DatasetCard]) -> Iterator[str]:
     yield _line(["---"] * 6)
     for c in cards:
         yield _line((c.name, c.species, ", ".join(c.modalities), c.licence, "yes" if c.redistribute else "no", c.source))
+    if cited := [f"- {c.name}: {c.citation}" for c in cards if c.citation]:
+        yield "\nTo be cited:\n"
+        yield from cited
 
 
 def _limits(table: pd.DataFrame, comparisons: pd.DataFrame, cards: Sequence[DatasetCard]) -> Iterator[str]:
