@@ -27,6 +27,7 @@ from neurofm_ml.knowledge.cards import is_here
 from neurofm_ml.presets import Resources, pretrain
 
 SMALL = ("simulation", "monkey_m1_chewie", "worm_swf415", "abide_olin")
+#: Pretraining is shared: with fewer updates a dataset, decoding on many datasets falls behind training on each alone.
 UPDATES_A_DATASET = 250
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 Row = tuple[str, str, str, str, str, str]
