@@ -5,6 +5,8 @@ dataset that is here. What was made before is found again, so a second run compu
 kept in NEUROFM_HOME, where ``make ui`` shows them.
 """
 
+import argparse
+import os
 import shutil
 import sys
 import time
@@ -14,7 +16,7 @@ from typing import Any
 
 import dagster as dg
 import sqlalchemy
-from dagster._core.errors import DagsterAssetCheckFailedError
+from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionInterruptedError
 
 from neurofm_assets.assets.models import neurofmx_pretrained
 from neurofm_assets.automation import STEPS
@@ -38,21 +40,32 @@ class Told(InProcess):
 
     def compute(self, context: dg.AssetExecutionContext, spec: JobSpec, resources: Resources) -> JobResult:
         print(f"  {context.asset_key.to_user_string()} {Path(spec.out).name} ...", flush=True)
-        return super().compute(context, spec, resources)
+        result = super().compute(context, spec, resources)
+        for check in result.checks:
+            if not check["passed"]:
+                found = check["note"] or ", ".join(f"{k} {v:g}" for k, v in check["numbers"].items())
+                print(f"    {check['name']} does not hold: {found} (needs {check['threshold']}); see {result.path}", flush=True)
+        return result
 
 
 def main(argv: Sequence[str]) -> int:
     """Materialise, then print the table and where to look next. Returns the exit code."""
     start = time.perf_counter()
-    names = [name for name in CARDS if (name in SMALL or "--full" in argv) and is_here(CARDS[name])]
+    parser = argparse.ArgumentParser(prog="python -m neurofm_assets.demo", description=__doc__.splitlines()[0])
+    parser.add_argument("--full", action="store_true", help="every dataset that is here, not the small ones alone")
+    wanted = list(CARDS) if parser.parse_args(argv).full else list(SMALL)
+    names = [name for name in wanted if is_here(CARDS[name])]
     print(f"datasets: {', '.join(names)}")
-    if absent := [name for name in SMALL if name not in names]:
-        print(f"not here: {', '.join(absent)} (set NEUROFM_DATA to the folder with their files)")
+    if absent := [name for name in wanted if name not in names]:
+        print(f"not here: {', '.join(absent)} (NEUROFM_DATA is {os.environ.get('NEUROFM_DATA') or 'not set'}; each card names its files)")
     try:
         rows = [row for run in runs(names) for row in run]
     except (dg.Failure, ValueError, DagsterAssetCheckFailedError) as error:
         print(f"stopped: {error.description if isinstance(error, dg.Failure) else error}", file=sys.stderr)
         return 1
+    except (KeyboardInterrupt, DagsterExecutionInterruptedError):
+        print("stopped; run the same command again to go on from here.", file=sys.stderr)
+        return 130
     made = sum(row[4] == "made" for row in rows)
     print(f"\n{table(rows)}\n\n{made} made, {len(rows) - made} found, {time.perf_counter() - start:.0f} s in all")
     print(NEXT.format(bundle=next(row[-1] for row in rows if row[0] == "bundle")))

@@ -296,11 +296,20 @@ def _finished(plan: _Plan) -> JobResult | None:
     return dataclasses.replace(load_intact(plan.final), reused=True, path=str(plan.final))
 
 
+class _Roles(dict[str, list[Path]]):
+    """Inputs by role; asking for one that was not given is the caller's mistake."""
+
+    def __missing__(self, role: str) -> list[Path]:
+        raise ValueError(f'this job needs the input {role!r}; given: {", ".join(self) or "none"}. Add it under "inputs" of the job.')
+
+
 def _compute(plan: _Plan) -> JobResult:
     start = time.perf_counter()
     _prepare(plan)
     with preemptible():
-        report = plan.job.function(plan.config, {role: [Path(d["path"]) for d in found] for role, found in plan.inputs.items()}, plan.work)
+        report = plan.job.function(
+            plan.config, _Roles({role: [Path(d["path"]) for d in found] for role, found in plan.inputs.items()}), plan.work
+        )
     _check_claims(plan, report)
     artifacts = {str(p.relative_to(plan.work)): file_hash(p) for p in _files(plan.work) if p.name != "job.json"}
     result = JobResult(

@@ -9,12 +9,13 @@ A baseline is one function in BASELINES; `Case.data` has the arrays, `Case.shard
 
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from neurofm_ml.data.predictions import Prediction, save_prediction
+from neurofm_ml.data.predictions import Prediction, load_predictions, save_prediction
 from neurofm_ml.evaluation.gru import fit_gru
 from neurofm_ml.evaluation.knn import fit_knn
 from neurofm_ml.evaluation.ridge import fit_ridge
@@ -86,11 +87,16 @@ def measure(case: Case, method: str, family: str, fit: Callable[[DecodingData], 
 
 
 def fit_baselines(cfg: BaselinesConfig, shards: Path, scaler: list[Path], out: Path) -> Report:
-    """Every baseline on every decoding task of one dataset; a dataset without tasks gets an empty table."""
+    """Every baseline on every decoding task of one dataset; a dataset without tasks gets an empty table.
+
+    What is fitted is saved at once, so a killed run goes on where it stood.
+    """
     cases = find_cases(shards, scaler)
-    predictions = [BASELINES[name](case, cfg, out) for case in cases for name in BASELINES]
-    for prediction in predictions:
-        save_prediction(prediction, out / "predictions")
+    done = {(p.case, p.method) for p in load_predictions(out / "predictions")}
+    for case, name in product(cases, BASELINES):
+        if (case.key, name) not in done:
+            save_prediction(BASELINES[name](case, cfg, out), out / "predictions")
+    predictions = load_predictions(out / "predictions")
     table = score_predictions(predictions, cases, run="baselines", fingerprint=out.name.removeprefix("work-"))
     write_scores(table, out / "scores.parquet")
     return Report({"tasks": len(cases), **mean_scores(table)}, control_check(table), {"scores": "scores.parquet"})

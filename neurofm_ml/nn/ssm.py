@@ -22,8 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: Steps per chunk of the chunked form, and chunks per group in the recurrence over chunks.
+#: Steps per chunk of the chunked form, and per segment of long sequences.
 CHUNK = 32
+SEGMENT = 1024
 
 Scanned = tuple[Tensor, Tensor]
 
@@ -55,9 +56,12 @@ def scan_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: 
     """The scan as matrix products: attention-like inside chunks of `chunk` steps, a small recurrence between them.
 
     Arguments and results as in `scan_sequential`. Time and memory grow linearly with T; any T is exact, since the
-    last chunk is filled up with steps of dt = 0. No loop over time or chunks, so that `torch.onnx.export` keeps T
-    dynamic; the exported recurrence over chunks is one matrix product, which grows with T^2 beyond T = 10,000.
+    last chunk is filled up with steps of dt = 0. Long sequences go by segments that hand the state on; what is
+    exported has no loop at all, so that `torch.onnx.export` keeps T dynamic: its recurrence over chunks is one matrix
+    product, which grows with T^2 beyond T = 10,000.
     """
+    if x.shape[1] > SEGMENT and not torch.compiler.is_exporting():
+        return _by_segments(x, dt, A, B, C, state, chunk)
     T, N = x.shape[1], B.shape[-1]
     chunk = chunk if torch.compiler.is_exporting() else min(chunk, T)
     h = _initial(x, B) if state is None else state
@@ -72,6 +76,16 @@ def scan_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: 
     within = _per_head(_decays(since_start), C @ B.mT) @ written
     carried = _per_head(since_start.exp()[..., None], C) @ before.unflatten(-1, (-1, N)).mT
     return _join(within + carried, T).transpose(1, 2), after.unflatten(-1, (-1, N))
+
+
+def _by_segments(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None, chunk: int) -> Scanned:
+    """`scan_chunked` of SEGMENT steps at a time: the same result from buffers that stay small enough to be reused."""
+    parts = []
+    for x_part, dt_part, B_part, C_part in zip(*(v.split(SEGMENT, dim=1) for v in (x, dt, B, C)), strict=True):
+        y, state = scan_chunked(x_part, dt_part, A, B_part, C_part, state, chunk=chunk)
+        parts.append(y)
+    assert state is not None
+    return torch.cat(parts, dim=1), state
 
 
 def scan_fused(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None) -> Scanned:
@@ -137,22 +151,9 @@ def _decays(cumulative: Tensor) -> Tensor:
 def _recur(log_decay: Tensor, added: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """States before each step (..., n, F), and after the last (..., F), of h <- exp(log_decay) h + added.
 
-    log_decay (..., n); added (..., n, F); state (..., F) before the first step. Long recurrences go by groups of
-    `CHUNK` steps and then over the groups, which keeps the cost linear up to n = 30,000 (a million time steps).
+    log_decay (..., n); added (..., n, F); state (..., F) before the first step, which is what step 0 adds. One
+    triangular matrix product, quadratic in n: a segment has few chunks.
     """
-    n = log_decay.shape[-1]
-    if torch.compiler.is_exporting() or n <= CHUNK:
-        return _recur_directly(log_decay, added, state)
-    log_decay, added = _split(_floor(log_decay), log_decay.dim() - 1, CHUNK), _split(added, added.dim() - 2, CHUNK)
-    since_start = log_decay.cumsum(-1)
-    to_end = (since_start[..., -1:] - since_start).exp()
-    starts, after = _recur_directly(since_start[..., -1], (to_end[..., None, :] @ added)[..., 0, :], state)
-    before, _ = _recur_directly(log_decay, added, starts)
-    return before.flatten(-3, -2)[..., :n, :], after
-
-
-def _recur_directly(log_decay: Tensor, added: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """`_recur` as one triangular matrix product, quadratic in n: the initial state is what step 0 adds."""
     n = log_decay.shape[-1]
     decays = _decays(F.pad(_floor(log_decay), (1, 0)).cumsum(-1))
     inputs = torch.cat([state[..., None, :], added], dim=-2)

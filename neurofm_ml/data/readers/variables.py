@@ -55,15 +55,17 @@ def _pick(path: Path, name: str, present: Sequence[str]) -> str:
 def _from_matlab(path: Path, names: Sequence[str]) -> list[Array]:
     """Fields of structs are reached by ``struct/field``. Vectors come as (n,)."""
     from pymatreader import read_mat, whosmat
+    from scipy.io.matlab import MatReadError
 
+    damage = (ValueError, OSError, TypeError, IndexError, MatReadError, zlib.error)
     try:
         present = [name for name, _, _ in whosmat(path)]
-    except (ValueError, OSError, TypeError, zlib.error) as error:
+    except damage as error:
         raise ValueError(f"{path} is damaged, cut short or no MATLAB file ({error}); get it again.") from None
     roots = [_pick(path, name.split("/")[0], present) for name in names]
     try:
         loaded = read_mat(path, variable_names=list(dict.fromkeys(roots)))
-    except (ValueError, OSError, TypeError, zlib.error) as error:
+    except damage as error:
         raise ValueError(f"{path} is damaged or cut short ({error}); get it again.") from None
     return [_field(path, loaded[root], name.split("/")[1:]) for root, name in zip(roots, names, strict=True)]
 
