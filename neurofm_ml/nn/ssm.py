@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 #: Steps per chunk of the chunked form, and per segment of long sequences.
 CHUNK = 32
-SEGMENT = 1024
+SEGMENT = 512
 
 Scanned = tuple[Tensor, Tensor]
 
