@@ -51,7 +51,7 @@ class Told(InProcess):
 def main(argv: Sequence[str]) -> int:
     """Materialise, then print the table and where to look next. Returns the exit code."""
     start = time.perf_counter()
-    parser = argparse.ArgumentParser(prog="python -m neurofm_assets.demo", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m neurofm_assets.demo", description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--full", action="store_true", help="every dataset that is here, not the small ones alone")
     wanted = list(CARDS) if parser.parse_args(argv).full else list(SMALL)
     names = [name for name in wanted if is_here(CARDS[name])]

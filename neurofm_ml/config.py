@@ -83,9 +83,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         return {_coerce(args[0], k, where): _coerce(args[1], v, f"{where}[{k!r}]") for k, v in value.items()}
     elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
-    elif hint is int and isinstance(value, bool):
-        pass
-    elif isinstance(hint, type) and isinstance(value, hint):
+    elif isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     raise ValueError(f"{where} is {value!r}; it needs {_spell(hint)}.")
 

@@ -23,7 +23,7 @@ def fit_gru(case: Case, cfg: BaselinesConfig, out: Path) -> Prediction:
     model = from_scratch(cfg.model, problem, scaler, cfg.seed)
     folder = out / "fits" / f"{problem.name}-{case.task.name}"
     history = fit_decoder(model, problem, scaler, cfg.train, cfg.augment, folder, cfg.seed)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    shutil.rmtree(folder / "checkpoints")
     (prediction,) = predictions(model, problem, scaler, "test", "gru", "baseline", cfg.seed, history.seconds)
     return prediction
 

@@ -113,6 +113,23 @@ def test_the_demo_stops_at_what_is_wrong(ran: Ran, monkeypatch: pytest.MonkeyPat
     assert "stopped: simulation: no electrodes; add them to the card." in capsys.readouterr().err
 
 
+def test_the_demo_says_how_to_go_on_when_it_is_interrupted(
+    ran: Ran, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(names: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "runs", interrupted)
+    assert demo.main([]) == 130
+    assert "run the same command again" in capsys.readouterr().err
+
+
+def test_the_demo_refuses_what_it_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        demo.main(["--ful"])
+    assert "unrecognized arguments: --ful" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_demo_with_real_jobs(neurofm_home: Path) -> None:
     """What `make demo` does, on the simulation: twice, and the second time for nothing."""

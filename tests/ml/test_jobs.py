@@ -160,6 +160,12 @@ def test_a_job_begins_with_an_empty_folder_unless_it_resumes(spec: JobSpec, monk
     assert leftovers(resumes=True) == ["checkpoint", "product.txt"]
 
 
+def test_an_input_that_was_not_given_is_asked_for_by_name(tmp_path: Path) -> None:
+    asked = JobSpec(job="assess_quality", config={"dataset": "simulation"}, inputs={}, out=str(tmp_path))
+    with pytest.raises(ValueError, match="needs the input 'recordings'; given: none"):
+        run(asked)
+
+
 def test_failed_claims_are_named(spec: JobSpec) -> None:
     assert run(dataclasses.replace(spec, config={"factor": 1})).failed == []
     assert run(dataclasses.replace(spec, config={"factor": 100})).failed == ["is_small"]

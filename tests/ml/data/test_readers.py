@@ -367,6 +367,8 @@ BAD: list[tuple[str, Callable[[Path], object], SignalSpec | None, str]] = [
     ("text.vhdr", text("hello"), None, r"text.vhdr cannot be read by MNE"),
     ("empty.set", empty, None, r"empty.set is empty; get it again"),
     ("cut.mat", truncated_matlab, SignalSpec(modality="lfp", variable="x", sfreq=1), r"cut.mat is damaged, cut short"),
+    ("short.mat", text("MATLA"), LFP, r"short.mat is damaged, cut short or no MATLAB file"),
+    ("header.mat", text("MATLAB 5.0 MAT-file".ljust(100)), LFP, r"header.mat is damaged, cut short or no MATLAB file"),
     ("text.mat", text("hello there, no matrix" * 9), LFP, r"text.mat is damaged, cut short or no MATLAB file"),
     ("absent.mat", write_matlab_5, SignalSpec(modality="lfp", variable="eeg", sfreq=1), r"absent.mat has no variable 'eeg'; it holds s, t, x"),
     ("which.mat", write_matlab_5, LFP, r"which.mat has no variable ''; it holds s, t, x. Name one of them"),

@@ -10,15 +10,15 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
-from neurofm_ml.data.predictions import load_predictions
+from neurofm_ml.data.predictions import Prediction, load_predictions
 from neurofm_ml.data.windows import load_block, shard_recordings
-from neurofm_ml.evaluation import tasks
+from neurofm_ml.evaluation import baselines, tasks
 from neurofm_ml.evaluation.baselines import BASELINES, fit_baselines, roots
 from neurofm_ml.evaluation.knn import fit_knn
 from neurofm_ml.evaluation.probe import fit_probe
 from neurofm_ml.evaluation.ridge import fit_ridge, lagged
 from neurofm_ml.evaluation.scores import read_scores
-from neurofm_ml.evaluation.tasks import DecodingData, find_cases
+from neurofm_ml.evaluation.tasks import Case, DecodingData, find_cases
 from neurofm_ml.presets import SPLITS, BaselinesConfig, IngestConfig, ShardsConfig, TrainConfig
 from neurofm_ml.types import Array, Recording, Signal
 
@@ -161,6 +161,24 @@ def test_the_job_leaves_predictions_and_scores(shards: Path, scalers: list[Path]
     assert all(np.isfinite(p.control) and p.control < 0.1 for p in closed_form)
     assert report.metrics["tasks"] == 2
     assert table[table.method == "ridge"].value.min() > 0.5
+
+
+def test_a_killed_job_fits_only_what_is_missing(shards: Path, scalers: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg, fitted = BaselinesConfig(dataset="simulation"), []
+
+    def ridge(case: Case, cfg: BaselinesConfig, out: Path) -> Prediction:
+        fitted.append(case.key)
+        if len(fitted) == 2:
+            raise KeyboardInterrupt
+        return BASELINES["ridge"](case, cfg, out)
+
+    monkeypatch.setattr(baselines, "BASELINES", {"ridge": ridge})
+    with pytest.raises(KeyboardInterrupt):
+        fit_baselines(cfg, shards, scalers, tmp_path)
+    fit_baselines(cfg, shards, scalers, tmp_path)
+    assert fitted[1] == fitted[2] != fitted[0]
+    assert len(fitted) == 3
+    assert len(read_scores(tmp_path / "scores.parquet")) == 2
 
 
 def test_a_probe_reads_what_the_latents_hold(shards: Path) -> None:
