@@ -12,7 +12,7 @@ import re
 from dataclasses import field, replace
 from dataclasses import fields as dataclass_fields
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
@@ -28,9 +28,10 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 @config
 class SplitSpec:
     """How windows are divided. "block": contiguous time, first `train`, then `validation`, rest test,
-    `gap_s` seconds dropped at each border. "subject"/"recording": whole ones by seeded hash."""
+    `gap_s` seconds dropped at each border. The other kinds: whole ones (recordings, sessions, subjects, ...) by
+    seeded hash."""
 
-    kind: Literal["block", "subject", "recording"] = "block"
+    kind: Literal["block", "recording", "session", "subject", "family", "site"] = "block"
     train: float = 0.6
     validation: float = 0.15
     gap_s: float = 0.0
@@ -96,6 +97,52 @@ class SignalSpec:
 
 
 @config
+class IntervalSpec:
+    """One table of intervals (trials, events, words), and how to find it in a text, csv or array file.
+
+    file         pattern under the card's root (default: the card's `pattern`)
+    start        column or variable with the start of each interval, times `time_scale` in seconds
+    end          column with the end; without it `duration` names the column that holds how long each lasts, and
+                 without both an interval is an instant
+    label        column with the label of each
+    columns      further columns to keep
+    """
+
+    file: str = ""
+    start: str = "onset"
+    end: str = ""
+    duration: str = ""
+    label: str = ""
+    columns: tuple[str, ...] = ()
+    time_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_inside("file", self.file)
+
+
+@config
+class StepSpec:
+    """One step of preprocessing: its name in ``neurofm_ml.data.preprocess.STEPS``, the signals it works on (default: all
+    of the modalities it is for), and its parameters."""
+
+    step: str
+    signals: tuple[str, ...] = ()
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+@config
+class ArchiveSpec:
+    """Where ``python -m neurofm_ml.data fetch`` gets the files of a dataset: an adapter of ``neurofm_ml.data.sources``, what
+    the archive calls the dataset, its version, patterns of the files that are wanted, and how much that is."""
+
+    adapter: str
+    id: str
+    version: str = ""
+    include: tuple[str, ...] = ("*",)
+    gigabytes: float | None = None
+
+
+@config
 class RecordingSpec:
     """One recording named in a card: who it is, the values of further ``{names}`` in its patterns, and the part
     of its files to keep (`span`, seconds on their clock; default: all)."""
@@ -143,7 +190,7 @@ class SubjectTable:
 
 @config
 class DatasetCard:
-    """One dataset: identity, files, series, cuts, tasks.
+    """One dataset: identity, files, series, intervals, cuts, tasks. `preprocess` is applied in order before windows are cut.
 
     `root` is a folder under NEUROFM_DATA. `pattern` is the file or files of one recording under the root, such
     as ``sub-{subject}.edf`` or ``{id}/*.gz``; recordings that are not listed are found by it. Recordings with
@@ -165,8 +212,11 @@ class DatasetCard:
     citation: str = ""
     notes: str = ""
     signals: dict[str, SignalSpec]
+    intervals: dict[str, IntervalSpec] = field(default_factory=dict)
     recordings: tuple[RecordingSpec, ...] = ()
     subjects: SubjectTable | None = None
+    archive: ArchiveSpec | None = None
+    preprocess: tuple[StepSpec, ...] = ()
     grid_hz: float
     window_s: float
     stride_s: float
@@ -175,7 +225,7 @@ class DatasetCard:
     expected: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in (self.name, *self.signals, *(t.name for t in self.tasks)):
+        for name in (self.name, *self.signals, *self.intervals, *(t.name for t in self.tasks)):
             if not _NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is no name for a dataset, signal or task; use a-z, 0-9 and _.")
         for what in ("grid_hz", "window_s", "stride_s"):
@@ -305,7 +355,8 @@ def recording_files(card: DatasetCard, spec: RecordingSpec, pattern: str) -> lis
 def raw_files(card: DatasetCard) -> list[Path]:
     """Every raw file of the card that is here, sorted; [] when none is."""
     root, specs = data_root(card), find_recordings(card)
-    patterns = {fill(p, spec) for s in card.signals.values() if (p := s.file or card.pattern) for spec in specs}
+    described = (*card.signals.values(), *card.intervals.values())
+    patterns = {fill(p, spec) for d in described if (p := d.file or card.pattern) for spec in specs}
     found = {file for pattern in patterns for file in root.glob(pattern)} if root else set()
     shared = [root / f for f in ([card.subjects.file] if card.subjects else []) + atlases(card)] if root else []
     return sorted(found.union(f for f in shared if f.exists())) if found else []

@@ -84,7 +84,7 @@ def test_without_data_only_the_simulation_is_here() -> None:
         ({"grid_hz": None}, "card.grid_hz is None; it needs float"),
         ({"window_s": -1}, "window_s is -1.0; it must be positive"),
         ({"redistribute": "yes"}, "card.redistribute is 'yes'; it needs bool"),
-        ({"split": {"kind": "animal"}}, "card.split.kind is 'animal'; allowed: 'block', 'subject', 'recording'"),
+        ({"split": {"kind": "animal"}}, "card.split.kind is 'animal'; allowed: 'block', 'recording', 'session', 'subject', 'family', 'site'"),
         ({"tasks": [{"name": "t", "target": "speeed", "inputs": ["lfp"]}]}, "task 't' names speeed; the signals are lfp, speed"),
         ({"pattern": "../{id}.csv"}, "pattern is '../{id}.csv'; it must stay inside the card's root"),
         ({"pattern": "/etc/{id}"}, "it must stay inside the card's root"),
