@@ -7,6 +7,7 @@ from pathlib import Path
 
 from neurofm_ml.data.readers import arrays, electrophysiology, nelpy, nwb, parcels, uci_eeg
 from neurofm_ml.data.readers.base import Reader, each
+from neurofm_ml.data.readers.formats import FORMATS, format_of
 from neurofm_ml.data.simulate import simulate
 from neurofm_ml.knowledge.cards import DatasetCard, SignalSpec, datasets, is_here, read_card
 from neurofm_ml.registry import Registry
@@ -25,8 +26,8 @@ READERS.add("nelpy", each(nelpy.read_recording))
 def read(source: str | Path | DatasetCard, signal: SignalSpec | None = None) -> Recording | list[Recording]:
     """Read a file -> Recording; a card, its name, its YAML file or a folder of files -> list of Recordings.
 
-    NWB, EDF, BDF, FIF, BrainVision (.vhdr) and EEGLAB (.set) describe themselves; an array file (.mat, .h5, .npy,
-    .npz, .csv, text) needs `signal` to say what it holds. Raises ValueError naming file, field and remedy.
+    The formats of ``formats.py`` describe themselves; an array file (.mat, .h5, .npy, .npz, .csv, text) needs
+    `signal` to say what it holds. Raises ValueError naming file, field and remedy.
     """
     if isinstance(source, DatasetCard):
         return _read_card(source)
@@ -35,7 +36,7 @@ def read(source: str | Path | DatasetCard, signal: SignalSpec | None = None) -> 
         if isinstance(source, str) and source in datasets():
             return _read_card(datasets()[source])
         raise ValueError(f"{str(source)!r} is no file here and no dataset; the datasets are {', '.join(sorted(datasets()))}.")
-    if path.is_dir():
+    if path.is_dir() and format_of(path) is None:
         return _read_folder(path)
     if path.suffix in (".yaml", ".yml"):
         return _read_card(read_card(path))
@@ -50,22 +51,31 @@ def _read_card(card: DatasetCard) -> list[Recording]:
 
 
 def _read_folder(folder: Path) -> list[Recording]:
-    """Every file of a format that describes itself."""
-    suffixes = (".nwb", *electrophysiology.SUFFIXES)
-    files = sorted(p for p in folder.iterdir() if p.name.lower().endswith(suffixes))
+    """Every recording of a folder, the files of unknown formats left aside."""
+    files = [p for p in sorted(folder.iterdir()) if format_of(p)]
     if not files:
-        raise ValueError(
-            f"{folder} holds no recording ({', '.join(suffixes)}); name another folder, or describe its arrays by a dataset card."
-        )
-    return [_read_file(path, None) for path in files]
+        known = ", ".join(suffix for f in FORMATS for suffix in f.suffixes)
+        raise ValueError(f"{folder} holds no recording ({known}); name another folder, or describe its arrays by a dataset card.")
+    return [recording for path in files for recording in _as_list(_read_file(path, None))]
 
 
-def _read_file(path: Path, signal: SignalSpec | None) -> Recording:
-    name = path.name.lower()
-    if not path.stat().st_size:
+def _read_file(path: Path, signal: SignalSpec | None) -> Recording | list[Recording]:
+    """A file or folder that is one thing: as the arrays that `signal` describes, or as the format it is told to be."""
+    if path.is_file() and not path.stat().st_size:
         raise ValueError(f"{path} is empty; get it again.")
-    if name.endswith(".nwb"):
-        return nwb.read_file(path)
-    if name.endswith(electrophysiology.SUFFIXES):
-        return electrophysiology.read_file(path)
-    return arrays.read_file(path, signal)
+    if signal is not None:
+        return arrays.read_file(path, signal)
+    if (found := format_of(path)) is None:
+        names = ", ".join(f.name for f in FORMATS)
+        raise ValueError(
+            f"{path} says neither what was measured nor how fast; describe it: read(path, SignalSpec(modality='eeg', sfreq=250, "
+            f"unit='uV')), or write a dataset card. Neither its content nor its name is one of {names}."
+        )
+    try:
+        return found.read(path)
+    except ValueError as error:
+        raise ValueError(f"{error} (It was read as {found.name}.)") from None
+
+
+def _as_list(found: Recording | list[Recording]) -> list[Recording]:
+    return found if isinstance(found, list) else [found]

@@ -40,13 +40,8 @@ def _filled(signal: SignalSpec, spec: RecordingSpec) -> SignalSpec:
     return replace(signal, variable=variable, time=fill(signal.time, spec), unit_index=fill(signal.unit_index, spec))
 
 
-def read_file(path: Path, signal: SignalSpec | None) -> Recording:
+def read_file(path: Path, signal: SignalSpec) -> Recording:
     """One array file as a recording with the single series that `signal` describes."""
-    if signal is None:
-        raise ValueError(
-            f"{path} says neither what was measured nor how fast; describe it: "
-            "read(path, SignalSpec(modality='eeg', sfreq=250, unit='uV')), or write a dataset card."
-        )
     return Recording(
         id=path.name.split(".")[0],
         dataset="file",

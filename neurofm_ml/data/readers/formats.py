@@ -1,0 +1,60 @@
+"""Which reader a file or folder is for: told by what it holds, else by its name. One line per format that describes itself."""
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from neurofm_ml.data.readers import electrophysiology, nwb
+from neurofm_ml.types import Recording
+
+#: Whether a path, whose first bytes are given (b"" for a folder), holds a format.
+Holds = Callable[[Path, bytes], bool]
+
+
+class Format(NamedTuple):
+    """A format that describes itself. `suffixes` are in lower case; `holds` tells it from content."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    read: Callable[[Path], Recording | list[Recording]]
+    holds: Holds = lambda path, head: False
+
+
+def begins(*magic: bytes) -> Holds:
+    """The format whose files begin with one of these bytes."""
+    return lambda path, head: head.startswith(magic)
+
+
+#: In order of looking: the first that a file holds reads it, else the first whose suffix it has.
+FORMATS: tuple[Format, ...] = (
+    Format("NWB", (".nwb",), nwb.read_file),
+    Format("EDF", (".edf",), electrophysiology.read_file, begins(b"0       ")),
+    Format("BDF", (".bdf",), electrophysiology.read_file, begins(b"\xffBIOSEMI")),
+    Format("FIF", (".fif", ".fif.gz"), electrophysiology.read_file, begins(b"\x00\x00\x00\x64\x00\x00\x00\x1f")),
+    Format("BrainVision", (".vhdr",), electrophysiology.read_file, begins(b"Brain Vision Data Exchange Header", b"BrainVision Data Exchange Header")),
+    Format("EEGLAB", (".set",), electrophysiology.read_file),
+)  # fmt: skip
+
+
+def format_of(path: Path) -> Format | None:
+    """The format of a file or folder: by content, else by name; None for one that does not describe itself."""
+    head = _head(path)
+    held = (f for f in FORMATS if f.holds(path, head))
+    named = (f for f in FORMATS if path.name.lower().endswith(f.suffixes))
+    return next(held, None) or next(named, None)
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of a file, unzipped; b"" of a folder."""
+    if path.is_dir():
+        return b""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if not head.startswith(b"\x1f\x8b"):
+        return head
+    try:
+        with gzip.open(path) as file:
+            return file.read(4096)
+    except (OSError, EOFError):
+        return head
