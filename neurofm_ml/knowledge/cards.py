@@ -7,6 +7,7 @@ stand in the folder named by ``NEUROFM_CARDS`` and need no code. Raw files lie u
 """
 
 import functools
+import logging
 import os
 import re
 from dataclasses import field, replace
@@ -20,6 +21,7 @@ from neurofm_ml.config import config, from_dict
 from neurofm_ml.registry import Registry
 from neurofm_ml.types import MODALITIES, Subject
 
+_LOG = logging.getLogger(__name__)
 _PACKAGE_CARDS = Path(__file__).parent / "datasets"
 _NAME = re.compile(r"[a-z0-9_]+")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -272,22 +274,40 @@ def read_card(path: Path) -> DatasetCard:
 
 
 def datasets() -> Registry[DatasetCard]:
-    """Every card: the package's, then those of the folder NEUROFM_CARDS."""
-    return _datasets(os.environ.get("NEUROFM_CARDS", ""), os.environ.get("NEUROFM_DATA", ""))
+    """Every card: the package's, then those of the folder NEUROFM_CARDS; a wrong one among these is left out (`mistakes`)."""
+    return _read_all(os.environ.get("NEUROFM_CARDS", ""), os.environ.get("NEUROFM_DATA", ""))[0]
+
+
+def mistakes() -> tuple[str, ...]:
+    """What is wrong with the cards of NEUROFM_CARDS that were left out: one line each, naming file and field."""
+    return _read_all(os.environ.get("NEUROFM_CARDS", ""), os.environ.get("NEUROFM_DATA", ""))[1]
 
 
 @functools.cache
-def _datasets(folder: str, _data: str) -> Registry[DatasetCard]:
-    paths = sorted(_PACKAGE_CARDS.glob("*.yaml"))
-    if folder and not Path(folder).is_dir():
-        raise ValueError(f"NEUROFM_CARDS is {folder!r}, which is no folder; point it at a folder of cards or unset it.")
+def _read_all(folder: str, _data: str) -> tuple[Registry[DatasetCard], tuple[str, ...]]:
     registry: Registry[DatasetCard] = Registry("dataset")
-    for path in paths + (sorted(Path(folder).glob("*.y*ml")) if folder else []):
+    for path in sorted(_PACKAGE_CARDS.glob("*.yaml")):
         card = read_card(path)
-        if card.name in registry:
-            raise ValueError(f"{path}: name {card.name!r} is taken by another card; choose another name.")
         registry.add(card.name, card)
-    return registry
+    if folder and not Path(folder).is_dir():
+        wrong = [f"NEUROFM_CARDS is {folder!r}, which is no folder; point it at a folder of cards or unset it."]
+    else:
+        wrong = [said for path in (sorted(Path(folder).glob("*.y*ml")) if folder else []) if (said := _add(registry, path))]
+    for said in wrong:
+        _LOG.warning("a card is left out: %s", said)
+    return registry, tuple(wrong)
+
+
+def _add(registry: Registry[DatasetCard], path: Path) -> str:
+    """Add a user's card; what is wrong with it, or "". One typing error must not take the other datasets away."""
+    try:
+        card = read_card(path)
+    except ValueError as error:
+        return str(error)
+    if card.name in registry:
+        return f"{path}: name {card.name!r} is taken by another card; choose another name."
+    registry.add(card.name, card)
+    return ""
 
 
 # ---------------------------------------------------------------- their files
@@ -354,12 +374,22 @@ def recording_files(card: DatasetCard, spec: RecordingSpec, pattern: str) -> lis
 
 def raw_files(card: DatasetCard) -> list[Path]:
     """Every raw file of the card that is here, sorted; [] when none is."""
-    root, specs = data_root(card), find_recordings(card)
-    described = (*card.signals.values(), *card.intervals.values())
-    patterns = {fill(p, spec) for d in described if (p := d.file or card.pattern) for spec in specs}
-    found = {file for pattern in patterns for file in root.glob(pattern)} if root else set()
-    shared = [root / f for f in ([card.subjects.file] if card.subjects else []) + atlases(card)] if root else []
-    return sorted(found.union(f for f in shared if f.exists())) if found else []
+    found = {file for spec in find_recordings(card) for file in files_of(card, spec)}
+    return sorted(found.union(shared_files(card))) if found else []
+
+
+def files_of(card: DatasetCard, spec: RecordingSpec) -> list[Path]:
+    """The files of one recording that are here, sorted."""
+    root = data_root(card)
+    patterns = {fill(p, spec) for d in (*card.signals.values(), *card.intervals.values()) if (p := d.file or card.pattern)}
+    return sorted({file for pattern in patterns for file in root.glob(pattern)}) if root else []
+
+
+def shared_files(card: DatasetCard) -> list[Path]:
+    """Files that every recording of the card needs, where they are here: the table of subjects, atlases."""
+    root = data_root(card)
+    names = [*([card.subjects.file] if card.subjects else []), *atlases(card)]
+    return [root / name for name in names if (root / name).exists()] if root else []
 
 
 def atlases(card: DatasetCard) -> list[str]:

@@ -16,6 +16,7 @@ from neurofm_ml.knowledge.cards import (
     fill,
     find_recordings,
     is_here,
+    mistakes,
     raw_files,
     read_card,
     recording_files,
@@ -84,7 +85,10 @@ def test_without_data_only_the_simulation_is_here() -> None:
         ({"grid_hz": None}, "card.grid_hz is None; it needs float"),
         ({"window_s": -1}, "window_s is -1.0; it must be positive"),
         ({"redistribute": "yes"}, "card.redistribute is 'yes'; it needs bool"),
-        ({"split": {"kind": "animal"}}, "card.split.kind is 'animal'; allowed: 'block', 'recording', 'session', 'subject', 'family', 'site'"),
+        (
+            {"split": {"kind": "animal"}},
+            "card.split.kind is 'animal'; allowed: 'block', 'recording', 'session', 'subject', 'family', 'site'",
+        ),
         ({"tasks": [{"name": "t", "target": "speeed", "inputs": ["lfp"]}]}, "task 't' names speeed; the signals are lfp, speed"),
         ({"pattern": "../{id}.csv"}, "pattern is '../{id}.csv'; it must stay inside the card's root"),
         ({"pattern": "/etc/{id}"}, "it must stay inside the card's root"),
@@ -133,14 +137,22 @@ def test_cards_outside_the_package_are_found(tmp_path: Path, monkeypatch: pytest
 def test_a_name_taken_twice_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_card(tmp_path, name="uci_eeg")
     monkeypatch.setenv("NEUROFM_CARDS", str(tmp_path))
-    with pytest.raises(ValueError, match=r"mine.yaml: name 'uci_eeg' is taken"):
-        datasets()
+    (said,) = mistakes()
+    assert "mine.yaml: name 'uci_eeg' is taken" in said
+    assert datasets()["uci_eeg"].title != "Mine"
+
+
+def test_a_wrong_card_takes_no_other_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_card(tmp_path)
+    (tmp_path / "wrong.yaml").write_text("name: [")
+    monkeypatch.setenv("NEUROFM_CARDS", str(tmp_path))
+    assert {"mine", "simulation"} < set(datasets())
+    assert [said.split(":")[0] for said in mistakes()] == [str(tmp_path / "wrong.yaml")]
 
 
 def test_a_cards_folder_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEUROFM_CARDS", str(tmp_path / "nowhere"))
-    with pytest.raises(ValueError, match=r"NEUROFM_CARDS is .*nowhere"):
-        datasets()
+    assert "nowhere', which is no folder" in mistakes()[0]
 
 
 def test_root_is_under_neurofm_data_else_beside_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
