@@ -63,6 +63,7 @@ def read_series(path: Path, signal: SignalSpec) -> Series:
         with naming(path):
             return _spike_train(arrays[0], arrays[-1], signal)
     values = _values(path, names, arrays[: len(names)], signal)
+    headers = () if signal.transpose else headers  # those of a table that lies (n_chans, n_times) name its times
     ch_names = signal.ch_names or _default_names(names, headers, signal.columns, values.shape[1])
     with naming(path):
         if len(ch_names) not in (0, values.shape[1]):

@@ -1,4 +1,4 @@
-"""Named arrays in files: MATLAB (v5, v7.3), HDF5, npz and npy without pickle, columns of text."""
+"""Named arrays in files: MATLAB (v5, v7.3), HDF5, npz and npy without pickle, columns of text, objects of R."""
 
 import zlib
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from neurofm_ml.data.readers import rdata
 from neurofm_ml.data.readers.tables import read_table
 from neurofm_ml.types import Array
 
@@ -20,6 +21,8 @@ def load_variables(path: Path, names: Sequence[str]) -> tuple[list[Array], tuple
     kind = _kind(path)
     if kind == "text":
         return _from_text(path, names)
+    if kind == "r":
+        return _from_r(path, names)
     loaders = {"matlab": _from_matlab, "hdf5": _from_hdf5, "npz": _from_npz, "npy": _from_npy}
     return loaders[kind](path, names), ()
 
@@ -30,6 +33,8 @@ def _kind(path: Path) -> str:
         head = file.read(8)
     if path.suffix == ".mat":
         return "matlab"
+    if path.suffix.lower() in rdata.SUFFIXES:
+        return "r"
     if head.startswith(b"\x89HDF"):
         return "hdf5"
     if head.startswith(b"PK"):
@@ -124,3 +129,20 @@ def _from_text(path: Path, names: Sequence[str]) -> tuple[list[Array], tuple[str
     rest = [column for column in table.header if column not in named]
     arrays = [table.numbers([name])[:, 0] if name else table.numbers(rest) for name in names]
     return arrays, tuple(rest) if table.named and "" in names else ()
+
+
+def _from_r(path: Path, names: Sequence[str]) -> tuple[list[Array], tuple[str, ...]]:
+    """``object/column`` as (n,), text where the column is text; ``object`` whole as (n_rows, n_columns), with its headers."""
+    objects = rdata.read_rdata(path)
+    arrays: list[Array] = []
+    headers: tuple[str, ...] = ()
+    for name in names:
+        root, _, column = name.partition("/")
+        frame = objects[_pick(path, root, list(objects))]
+        if not column:
+            arrays.append(frame.to_numpy())
+            headers = tuple(map(str, frame.columns))
+            continue
+        values = frame[_pick(path, column, list(map(str, frame.columns)))]
+        arrays.append(values.to_numpy() if values.dtype.kind in "biuf" else values.to_numpy(dtype=str))
+    return arrays, headers
