@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import dagster as dg
 
 from neurofm_ml.knowledge.cards import DatasetCard, datasets
-from neurofm_ml.presets import SIZES
+from neurofm_ml.presets import READ, SIZES
 from neurofm_ml.types import MODALITIES as ALL_MODALITIES
 
 
@@ -20,6 +20,8 @@ def task_modalities(card: DatasetCard) -> set[str]:
 
 CARDS: dict[str, DatasetCard] = {name: datasets()[name] for name in datasets()}
 LABELLED = [name for name, card in CARDS.items() if card.tasks]
+#: Datasets that models learn from.
+LEARNED = [name for name, card in CARDS.items() if set(READ) & set(card.modalities)]
 
 DATASETS = dg.StaticPartitionsDefinition(list(CARDS))
 LABELLED_DATASETS = dg.StaticPartitionsDefinition(LABELLED)
@@ -42,6 +44,12 @@ def modalities_of(names: Iterable[str]) -> list[str]:
     """Modalities of the named datasets, in the order of the partitions."""
     present = {modality for name in names for modality in CARDS[name].modalities}
     return [m for m in MODALITIES.get_partition_keys() if m in present]
+
+
+def scaled_for(names: Iterable[str]) -> list[str]:
+    """Modalities that models read of the named datasets, or decode, in the order of the partitions."""
+    needed = {modality for name in names for modality in {*READ} & {*CARDS[name].modalities} | task_modalities(CARDS[name])}
+    return [m for m in MODALITIES.get_partition_keys() if m in needed]
 
 
 def run_of(context: dg.AssetExecutionContext) -> tuple[str, int]:

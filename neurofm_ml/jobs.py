@@ -115,12 +115,12 @@ def claims(*blocking: str, warn: Sequence[str] = ()) -> dict[str, Literal["warn"
 # Imports stand inside: a process that only plans work must not pay for torch.
 
 
-@job("ingest", presets.IngestConfig, "1", checks=claims("expected_numbers"), reads=lambda cfg: to_dict(datasets()[cfg.dataset]))
+@job("ingest", presets.IngestConfig, "2", checks=claims("expected_numbers"), reads=lambda cfg: to_dict(datasets()[cfg.dataset]))
 def ingest(cfg: presets.IngestConfig, inputs: Inputs, out: Path) -> Report:
     """Raw files of a dataset -> recordings."""
     from neurofm_ml.data.ingest import ingest
 
-    return ingest(cfg, inputs["raw"], out)
+    return ingest(cfg, inputs["raw"], out, _before(out, JOBS["ingest"].version))
 
 
 QUALITY = claims(
@@ -392,6 +392,15 @@ def current(home: Path) -> Path | None:
         return None
     artifact = home / json.loads(pointer.read_text())["fingerprint"]
     return artifact if (artifact / "result.json").exists() else None
+
+
+def _before(work: Path, version: str) -> Path | None:
+    """The artifact that was current when the one in `work` was begun, where it is intact and the same code made it."""
+    artifact = current(work.parent)
+    try:
+        return artifact if artifact and load_intact(artifact).provenance["code_version"] == version else None
+    except ValueError:
+        return None
 
 
 def fingerprint_of(spec: JobSpec) -> str:

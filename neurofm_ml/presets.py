@@ -11,6 +11,8 @@ from neurofm_ml.config import config
 
 SIZES = ("tiny", "small", "medium", "large")
 SPLITS = ("train", "validation", "test")
+#: Modalities that models read; the others are stored, judged and cut all the same.
+READ = ("spikes", "calcium", "eeg", "fmri")
 
 
 def _positive(owner: object, *names: str) -> None:

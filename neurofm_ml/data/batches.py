@@ -20,6 +20,7 @@ from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler
 from neurofm_ml.data.windows import read_channels
 from neurofm_ml.knowledge.cards import DatasetCard, TaskSpec
+from neurofm_ml.presets import READ
 from neurofm_ml.types import Array, Batch, StreamBatch
 
 Sample = Mapping[str, Any]
@@ -110,14 +111,13 @@ def _width(card: DatasetCard, task: TaskSpec, table: Mapping[str, Any]) -> int:
 #: Deviations.
 SPIKE_LIMIT = 3.0
 
-NEURAL = ("spikes", "calcium", "eeg", "fmri")
 #: Modalities whose channels are known by their position, where they have one.
 PLACED = ("eeg", "fmri")
 
 
 def neural_signals(card: DatasetCard) -> tuple[str, ...]:
     """Names of the card's signals that models take as input, in the card's order."""
-    return tuple(name for name, spec in card.signals.items() if spec.modality in NEURAL)
+    return tuple(name for name, spec in card.signals.items() if spec.modality in READ)
 
 
 def standardised(values: Array, modality: str, mean: Array, std: Array) -> Array:

@@ -1,51 +1,124 @@
-"""The job `ingest`: raw files of one dataset -> recordings on disk, a table of them, and whether they are as expected."""
+"""The job `ingest`: raw files of one dataset -> recordings on disk, a table of them, and whether they are as expected.
 
+A dataset grows by recordings. Those whose files, card and reader are what they were in the artifact before are
+linked from it instead of being read again.
+"""
+
+import hashlib
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from neurofm_ml.config import to_dict
-from neurofm_ml.data.plots import plot_recording
+from neurofm_ml.data.plots import plot_coverage, plot_recording
 from neurofm_ml.data.readers import READERS
-from neurofm_ml.data.recordings import load_recordings, save_recording
-from neurofm_ml.knowledge.cards import DatasetCard, datasets, find_recordings
+from neurofm_ml.data.readers.subjects import subject_of
+from neurofm_ml.data.recordings import load_recording, save_recording
+from neurofm_ml.files import file_hash
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, atlases, data_root, datasets, files_of, find_recordings
 from neurofm_ml.presets import IngestConfig
-from neurofm_ml.types import Check, Recording, Report, SpikeTrain
+from neurofm_ml.types import Check, Recording, Report, Series, SpikeTrain
 
 #: Relative difference that an expected number may show (the last digit of a duration).
 _TOLERANCE = 1e-3
+#: Fields of a card that say nothing of how a recording is read.
+_NOT_READ = ("title", "source", "citation", "notes", "recordings", "archive", "window_s", "stride_s", "tasks", "expected", "preprocess")
+#: Rows of the table that the asset's page shows; the Parquet file has all.
+_ROWS_SHOWN = 20
 
 
-def ingest(cfg: IngestConfig, raw: list[Path], out: Path) -> Report:
-    """Read and save every recording of the dataset. `raw` are its files, [] for the simulation.
+def ingest(cfg: IngestConfig, raw: list[Path], out: Path, before: Path | None = None) -> Report:
+    """Read and save every recording of the dataset. `raw` are its files, [] for the simulation; `before` is an
+    artifact of an earlier state of it.
 
-    Writes ``recordings/<id>/``, ``recordings.parquet``, ``card.json`` and a picture of the first recording.
+    Writes ``recordings/<id>/``, ``recordings.parquet``, ``card.json``, a picture of the first recording, one of what
+    every recording covers, and the head of the table for people.
     """
     import pandas as pd
-    from tqdm import tqdm
 
     card = datasets()[cfg.dataset]
     shutil.rmtree(out / "recordings", ignore_errors=True)
-    found = tqdm(READERS[card.reader](card), desc=f"ingest {card.name}", unit="recording", total=len(find_recordings(card)) or None)
-    rows = [_save(recording, out / "recordings") for recording in found]
+    linked = _link(card, before, out / "recordings")
+    rows = [_row(recording) for recording in _gathered(card, set(linked), out / "recordings")]
     if not rows:
         raise ValueError(f"{card.name}: no recording in {len(raw)} raw files; get them from {card.source} and point NEUROFM_DATA at them.")
-    pd.DataFrame(rows).drop(columns="channels").to_parquet(out / "recordings.parquet", index=False)
+    table = pd.DataFrame(rows)
+    table.drop(columns="channels").to_parquet(out / "recordings.parquet", index=False)
     (out / "card.json").write_text(json.dumps(to_dict(card), indent=1))
-    plot_recording(next(load_recordings(out)), card.window_s, out / "first_recording.png")
-    metrics = _metrics(rows)
-    return Report(metrics, _check_expected(card, metrics), {"first recording": "first_recording.png", "table": "recordings.parquet"})
+    (out / "sources.json").write_text(json.dumps(_sources(card), indent=1))
+    first, *_ = recordings = [load_recording(out / "recordings" / row["id"]) for row in rows]
+    plot_recording(first, card.window_s, out / "first_recording.png")
+    plot_coverage(recordings, out / "coverage.png")
+    (out / "recordings.md").write_text(_described(recordings))
+    metrics = {**_metrics(rows), "taken_over": len(linked)}
+    shown = {"recordings": "recordings.md", "coverage": "coverage.png", "first recording": "first_recording.png"}
+    return Report(metrics, _check_expected(card, metrics), {**shown, "table": "recordings.parquet"})
 
 
-def _save(recording: Recording, folder: Path) -> dict[str, Any]:
-    """Save one recording and return its row of the table. Raises ValueError for an id that was seen before."""
+# ---------------------------------------------------------------- what is read, what is linked
+def _sources(card: DatasetCard) -> dict[str, str]:
+    """Recording id -> hash of all it is made from: the card as far as readers use it, the subject, files and atlases."""
+    about = {key: value for key, value in to_dict(card).items() if key not in _NOT_READ}
+    root = data_root(card)
+    shared = [file_hash(root / name) for name in atlases(card) if (root / name).exists()] if root else []
+    return {spec.id: _hash([about, shared, *_source(card, spec)]) for spec in find_recordings(card)}
+
+
+def _source(card: DatasetCard, spec: RecordingSpec) -> list[Any]:
+    files = [(path.name, file_hash(path)) for path in files_of(card, spec)]
+    return [asdict(spec), asdict(subject_of(card, spec)), files]
+
+
+def _hash(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _link(card: DatasetCard, before: Path | None, folder: Path) -> list[str]:
+    """Ids of the recordings that are taken over from `before`, whose files are linked (copied across file systems)."""
+    if before is None or not (before / "sources.json").exists():
+        return []
+    known, now = json.loads((before / "sources.json").read_text()), _sources(card)
+    same = [name for name, source in now.items() if known.get(name) == source and (before / "recordings" / name).is_dir()]
+    for name in same:
+        shutil.copytree(before / "recordings" / name, folder / name, copy_function=_link_or_copy)
+    return same
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _gathered(card: DatasetCard, linked: set[str], folder: Path) -> Iterator[Recording]:
+    """Every recording of the card in order, those not linked read and saved."""
+    from tqdm import tqdm
+
+    specs = find_recordings(card)
+    missing = tuple(spec for spec in specs if spec.id not in linked)
+    fresh = iter(READERS[card.reader](replace(card, recordings=missing))) if missing or not specs else iter(())
+    for spec in tqdm(specs, desc=f"ingest {card.name}", unit="recording"):
+        yield load_recording(folder / spec.id) if spec.id in linked else _saved(next(fresh), folder)
+
+
+def _saved(recording: Recording, folder: Path) -> Recording:
+    """Save one recording. Raises ValueError for an id that was seen before."""
     if (folder / recording.id).exists():
         raise ValueError(f"{recording.dataset}: two recordings are called {recording.id!r}; give them different ids in the card.")
     save_recording(recording, folder)
+    return recording
+
+
+# ---------------------------------------------------------------- what is told of them
+def _row(recording: Recording) -> dict[str, Any]:
+    """Row of the table of recordings."""
     who = recording.subject
-    channels = {name: len(s.unit_ids) if isinstance(s, SpikeTrain) else len(s.ch_names) for name, s in recording.signals.items()}
+    channels = {name: _n_chans(series) for name, series in recording.signals.items()}
     return {
         "id": recording.id,
         "dataset": recording.dataset,
@@ -65,6 +138,21 @@ def _save(recording: Recording, folder: Path) -> dict[str, Any]:
         "n_channels": sum(channels.values()),
         "channels": channels,
     }
+
+
+def _n_chans(series: Series) -> int:
+    return len(series.unit_ids) if isinstance(series, SpikeTrain) else len(series.ch_names)
+
+
+def _described(recordings: list[Recording]) -> str:
+    """Markdown: one line per recording, each series in its own words."""
+    lines = ["| recording | subject | session | seconds | signals | intervals |", "|---|---|---|---|---|---|"]
+    for r in recordings[:_ROWS_SHOWN]:
+        signals = "<br>".join(f"{name}: {series!r}" for name, series in r.signals.items())
+        intervals = ", ".join(f"{name} ({len(found.start)})" for name, found in r.intervals.items())
+        lines.append(f"| {r.id} | {r.subject.id} | {r.session} | {r.duration:g} | {signals} | {intervals} |")
+    more = len(recordings) - _ROWS_SHOWN
+    return "\n".join(lines) + (f"\n\n... and {more} more\n" if more > 0 else "\n")
 
 
 def _metrics(rows: list[dict[str, Any]]) -> dict[str, float]:

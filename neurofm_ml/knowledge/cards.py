@@ -375,21 +375,16 @@ def recording_files(card: DatasetCard, spec: RecordingSpec, pattern: str) -> lis
 def raw_files(card: DatasetCard) -> list[Path]:
     """Every raw file of the card that is here, sorted; [] when none is."""
     found = {file for spec in find_recordings(card) for file in files_of(card, spec)}
-    return sorted(found.union(shared_files(card))) if found else []
+    root, shared = data_root(card), [*([card.subjects.file] if card.subjects else []), *atlases(card)]
+    return sorted(found.union(root / name for name in shared if (root / name).exists())) if root and found else []
 
 
 def files_of(card: DatasetCard, spec: RecordingSpec) -> list[Path]:
     """The files of one recording that are here, sorted."""
     root = data_root(card)
-    patterns = {fill(p, spec) for d in (*card.signals.values(), *card.intervals.values()) if (p := d.file or card.pattern)}
+    described: list[SignalSpec | IntervalSpec] = [*card.signals.values(), *card.intervals.values()]
+    patterns = {fill(p, spec) for d in described if (p := d.file or card.pattern)}
     return sorted({file for pattern in patterns for file in root.glob(pattern)}) if root else []
-
-
-def shared_files(card: DatasetCard) -> list[Path]:
-    """Files that every recording of the card needs, where they are here: the table of subjects, atlases."""
-    root = data_root(card)
-    names = [*([card.subjects.file] if card.subjects else []), *atlases(card)]
-    return [root / name for name in names if (root / name).exists()] if root else []
 
 
 def atlases(card: DatasetCard) -> list[str]:

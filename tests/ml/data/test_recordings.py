@@ -9,10 +9,13 @@ import pandas as pd
 import pytest
 import yaml
 
+from neurofm_ml import jobs
 from neurofm_ml.config import to_dict
 from neurofm_ml.data.ingest import ingest
 from neurofm_ml.data.recordings import load_card, load_recording, load_recordings, save_recording
-from neurofm_ml.knowledge.cards import datasets
+from neurofm_ml.jobs import JobResult
+from neurofm_ml.knowledge import cards
+from neurofm_ml.knowledge.cards import datasets, raw_files
 from neurofm_ml.presets import IngestConfig
 from neurofm_ml.types import Array, Intervals, Recording, Samples, Signal, SpikeTrain, Subject
 
@@ -148,7 +151,7 @@ def column(path: Path, name: str) -> Array:
 def test_ingest_reads_a_users_card(my_data: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     out = tmp_path_factory.mktemp("out")
     report = ingest(IngestConfig(dataset="mine"), [my_data / "rest.csv", my_data / "task.csv"], out)
-    assert report.metrics == {"n_recordings": 2, "n_subjects": 2, "duration_s": 8.0, "hours": 0.002, "n_channels.eeg": 4}
+    assert report.metrics == {"n_recordings": 2, "n_subjects": 2, "duration_s": 8.0, "hours": 0.002, "n_channels.eeg": 4, "taken_over": 0}
     assert [(c.name, c.passed, c.severity) for c in report.checks] == [("expected_numbers", True, "error")]
     rest, task = load_recordings(out)
     np.testing.assert_allclose(rest.signals["eeg"].values[:, 1], column(my_data / "rest.csv", "C4") * 1e6, rtol=1e-6)
@@ -177,3 +180,51 @@ def test_ingest_refuses_a_dataset_that_is_not_here(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("NEUROFM_DATA", str(tmp_path))
     with pytest.raises(ValueError, match=r"uci_eeg: no recording in 0 raw files; get them from https.* NEUROFM_DATA"):
         ingest(IngestConfig(dataset="uci_eeg"), [], tmp_path)
+
+
+def run_ingest(home: Path) -> JobResult:
+    raw = tuple(map(str, raw_files(datasets()["mine"])))
+    return jobs.run(jobs.JobSpec(job="ingest", config={"dataset": "mine"}, inputs={"raw": raw}, out=str(home)))
+
+
+def test_a_recording_more_does_not_read_the_others_again(my_data: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    home, fresh = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("fresh")
+    first = run_ingest(home)
+    (my_data / "sleep.csv").write_bytes((my_data / "rest.csv").read_bytes())
+    with (my_data / "people.tsv").open("a") as people:
+        people.write("sleep\t40\tF\n")
+    grown = run_ingest(home)
+    assert (first.metrics["taken_over"], grown.metrics["taken_over"], grown.metrics["n_recordings"]) == (0, 2, 3)
+    assert grown.artifacts == run_ingest(fresh).artifacts
+    kept = "recordings/rest/eeg.values.npy"
+    assert (Path(grown.path) / kept).samefile(Path(first.path) / kept)
+
+
+@pytest.mark.parametrize("change", ["a file", "the card", "the person", "the artifact before"])
+def test_what_changed_is_read_again(my_data: Path, tmp_path_factory: pytest.TempPathFactory, change: str) -> None:
+    home, fresh = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("fresh")
+    first = run_ingest(home)
+    if change == "a file":
+        rows = (my_data / "rest.csv").read_text().splitlines()
+        (my_data / "rest.csv").write_text("\n".join([*rows[:-1], "2.99,7,7"]))
+    elif change == "the card":
+        (my_data / "mine.yaml").write_text((my_data / "mine.yaml").read_text().replace("unit: uV", "unit: V"))
+        cards._read_all.cache_clear()
+    elif change == "the person":
+        (my_data / "people.tsv").write_text((my_data / "people.tsv").read_text().replace("31", "32"))
+    else:
+        (my_data / "sleep.csv").write_bytes((my_data / "rest.csv").read_bytes())
+        (my_data / "people.tsv").write_text((my_data / "people.tsv").read_text() + "sleep\t40\tF\n")
+        (Path(first.path) / "recordings/rest/eeg.values.npy").write_bytes(b"damaged")
+    again = run_ingest(home)
+    assert again.metrics["taken_over"] == {"a file": 1, "the person": 1}.get(change, 0)
+    assert again.artifacts == run_ingest(fresh).artifacts
+
+
+def test_a_recording_that_is_gone_is_gone(my_data: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    home = tmp_path_factory.mktemp("home")
+    run_ingest(home)
+    (my_data / "task.csv").unlink()
+    left = run_ingest(home)
+    assert (left.metrics["n_recordings"], left.metrics["taken_over"]) == (1, 1)
+    assert [r.id for r in load_recordings(Path(left.path))] == ["rest"]
