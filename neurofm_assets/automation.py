@@ -7,7 +7,7 @@ Dagster concepts: jobs, schedules, sensors.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
@@ -43,24 +43,38 @@ def new_raw_files(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Prepare the datasets whose raw files are new or changed.
 
     Files that still change between two ticks are left for a later one, so nothing half-written is read.
-    The cursor keeps, per dataset, the state seen last and the state requested last.
+    The cursor keeps, per dataset, the state seen last, the state requested last and the files of that, so that a
+    request says how many files are new, changed or gone. A dataset all of whose files are gone keeps its artifacts.
     """
     before = json.loads(context.cursor or "{}")
-    now = {name: state for name, card in CARDS.items() if (state := state_of(card))}
-    settled = {name: state for name, state in now.items() if before.get(name, {}).get("seen") == state}
-    requests = [
-        dg.RunRequest(run_key=f"{name}:{state}", partition_key=name)
-        for name, state in settled.items()
-        if before[name].get("requested") != state
-    ]
-    cursor = {name: {"seen": state, "requested": settled.get(name, before.get(name, {}).get("requested"))} for name, state in now.items()}
+    cursor, requests = {}, []
+    for name, card in CARDS.items():
+        files = stamps(card)
+        if not files:
+            continue
+        state, known = state_of(files), before.get(name, {"seen": "", "requested": "", "files": {}})
+        if known["seen"] == state != known["requested"]:
+            tags = {f"neurofm/files_{what}": str(n) for what, n in difference(known["files"], files).items()}
+            requests.append(dg.RunRequest(run_key=f"{name}:{state}", partition_key=name, tags=tags))
+            known = {"requested": state, "files": files}
+        cursor[name] = {**known, "seen": state}
     return dg.SensorResult(run_requests=requests, cursor=json.dumps(cursor))
 
 
-def state_of(card: DatasetCard) -> str | None:
-    """Names, sizes and modification times of a card's raw files, hashed; None when none is here."""
-    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in raw_files(card)]
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16] if files else None
+def stamps(card: DatasetCard) -> dict[str, str]:
+    """Raw file of a card that is here -> its size and modification time."""
+    return {str(path): f"{path.stat().st_size:x}-{path.stat().st_mtime_ns:x}" for path in raw_files(card)}
+
+
+def state_of(files: Mapping[str, str]) -> str:
+    """One hash of the stamps of a dataset's files."""
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def difference(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, int]:
+    """How many files are new, changed, removed."""
+    changed = sum(before[name] != stamp for name, stamp in now.items() if name in before)
+    return {"new": len(now.keys() - before), "changed": changed, "removed": len(before.keys() - now)}
 
 
 JOBS = [*STEPS, judge]

@@ -17,13 +17,16 @@ class Ticks:
 
     def __init__(self) -> None:
         self.cursor: str | None = None
+        self.tags: dict[str, str] = {}
 
     def tick(self) -> list[str]:
-        """Datasets requested at the next tick."""
+        """Datasets requested at the next tick; the tags of the last request are kept."""
         context = dg.build_sensor_context(cursor=self.cursor)
         result = automation.new_raw_files(context)
         assert isinstance(result, dg.SensorResult)
         self.cursor = result.cursor
+        for request in result.run_requests or ():
+            self.tags = {key.removeprefix("neurofm/files_"): n for key, n in request.tags.items() if key.startswith("neurofm/")}
         return [request.partition_key or "" for request in result.run_requests or ()]
 
 
@@ -62,6 +65,23 @@ def test_a_changed_file_is_requested_again(raw: Path) -> None:
     assert [ticks.tick() for _ in range(3)] == [[], ["worm_swf415"], []]
 
 
+def test_a_request_says_what_is_new_changed_or_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEUROFM_DATA", str(tmp_path))
+    card = datasets()["abide_olin"]
+    files = [tmp_path / card.root / card.pattern.replace("{id}", f"{i:07d}") for i in range(4)]
+    files[0].parent.mkdir(parents=True)
+    for file in files[:3]:
+        file.write_bytes(b"x")
+    ticks = Ticks()
+    assert [ticks.tick() for _ in range(2)] == [[], [card.name]]
+    assert ticks.tags == {"new": "3", "changed": "0", "removed": "0"}
+    files[0].write_bytes(b"xy")
+    files[1].unlink()
+    files[3].write_bytes(b"x")
+    assert [ticks.tick() for _ in range(3)] == [[], [card.name], []]
+    assert ticks.tags == {"new": "1", "changed": "1", "removed": "1"}
+
+
 def test_files_that_are_gone_request_nothing(raw: Path) -> None:
     raw.write_bytes(b"x")
     ticks = Ticks()
@@ -79,7 +99,7 @@ def test_a_request_names_the_state_it_is_for(raw: Path) -> None:
     result = automation.new_raw_files(dg.build_sensor_context(cursor=ticks.cursor))
     assert isinstance(result, dg.SensorResult)
     (request,) = result.run_requests or ()
-    assert request.run_key == f"worm_swf415:{automation.state_of(datasets()['worm_swf415'])}"
+    assert request.run_key == f"worm_swf415:{automation.state_of(automation.stamps(datasets()['worm_swf415']))}"
 
 
 def test_quality_is_judged_each_night_for_what_is_here(store: Store) -> None:
