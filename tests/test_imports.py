@@ -15,7 +15,7 @@ LIBRARY = [p for p in SOURCES if p.parts[0] == "neurofm_ml"]
 
 #: Lowest first: a module imports from its own layer and those before it.
 LAYERS = [
-    {"types", "config", "registry", "metrics", "presets", "files"},
+    {"types", "config", "registry", "metrics", "presets", "files", "remote"},
     {"knowledge"},
     {"data"},
     {"nn"},
