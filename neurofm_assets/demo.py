@@ -22,10 +22,10 @@ from neurofm_assets.assets.models import neurofmx_pretrained
 from neurofm_assets.automation import STEPS
 from neurofm_assets.compute import InProcess
 from neurofm_assets.definitions import build_defs
-from neurofm_assets.partitions import CARDS, CORPORA, RUNS, modalities_of, run_key
+from neurofm_assets.partitions import CARDS, CORPORA, MODALITIES, RUNS, modalities_of, run_key
 from neurofm_ml.files import home
 from neurofm_ml.jobs import JobResult, JobSpec
-from neurofm_ml.knowledge.cards import is_here
+from neurofm_ml.knowledge.cards import is_here, mistakes
 from neurofm_ml.presets import Resources, pretrain
 
 SMALL = ("simulation", "monkey_m1_chewie", "worm_swf415", "abide_olin")
@@ -58,10 +58,11 @@ def main(argv: Sequence[str]) -> int:
     print(f"datasets: {', '.join(names)}")
     if absent := [name for name in wanted if name not in names]:
         print(f"not here: {', '.join(absent)} (NEUROFM_DATA is {os.environ.get('NEUROFM_DATA') or 'not set'}; each card names its files)")
+    wrong: dict[str, str] = {}
     try:
-        rows = [row for run in runs(names) for row in run]
-    except (dg.Failure, ValueError, DagsterAssetCheckFailedError) as error:
-        print(f"stopped: {error.description if isinstance(error, dg.Failure) else error}", file=sys.stderr)
+        rows = [row for run in runs(names, wrong) for row in run]
+    except WRONG as error:
+        print(f"stopped: {said(error)}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, DagsterExecutionInterruptedError):
         print("stopped; run the same command again to go on from here.", file=sys.stderr)
@@ -69,9 +70,13 @@ def main(argv: Sequence[str]) -> int:
     made = sum(row[4] == "made" for row in rows)
     print(f"\n{table(rows)}\n\n{made} made, {len(rows) - made} found, {time.perf_counter() - start:.0f} s in all")
     print(NEXT.format(bundle=next(row[-1] for row in rows if row[0] == "bundle")))
-    return 0
+    for mistake in (*mistakes(), *(f"{name}: {what}" for name, what in wrong.items())):
+        print(f"left out: {mistake}", file=sys.stderr)
+    return 1 if wrong or mistakes() else 0
 
 
+#: What a wrong file, card or setting ends in.
+WRONG = (dg.Failure, ValueError, DagsterAssetCheckFailedError)
 NEXT = """
 Next:
   {bundle}    the release: weights, ONNX, scores, card
@@ -79,16 +84,32 @@ Next:
   make full   every dataset that is here"""
 
 
-def runs(names: Sequence[str]) -> Iterator[list[Row]]:
-    """Make everything for the datasets, one Dagster run per job and partition; yields the rows of each run."""
+def runs(names: Sequence[str], wrong: dict[str, str]) -> Iterator[list[Row]]:
+    """Make everything for the datasets, one Dagster run per job and partition; yields the rows of each run.
+
+    A dataset (or corpus) at which something goes wrong is left out of what follows, and `wrong` says why.
+    """
     defs = build_defs(compute=Told())
     with instance() as dagster:
         for step in STEPS:
             job = defs.resolve_job_def(step.name)
-            for key in keys_of(job, names):
-                ops = {op.name: config_of(op, names) for op in job.all_node_defs if isinstance(op, dg.OpDefinition)}
-                run = job.execute_in_process(instance=dagster, partition_key=key, run_config={"loggers": QUIET, "ops": ops})
+            fine = [name for name in names if name not in wrong]
+            ops = {op.name: config_of(op, fine) for op in job.all_node_defs if isinstance(op, dg.OpDefinition)}
+            for key in keys_of(job, fine):
+                try:
+                    run = job.execute_in_process(instance=dagster, partition_key=key, run_config={"loggers": QUIET, "ops": ops})
+                except WRONG as error:
+                    if job.partitions_def in (RUNS, MODALITIES) or fine == [key]:
+                        raise
+                    wrong[key] = said(error)
+                    print(f"  {step.name} {key} went wrong and is left out: {wrong[key]}", file=sys.stderr)
+                    continue
                 yield [row_of(event) for event in run.get_asset_materialization_events()]
+
+
+def said(error: BaseException) -> str:
+    """What an error tells its reader."""
+    return str(error.description if isinstance(error, dg.Failure) else error)
 
 
 def instance() -> dg.DagsterInstance:

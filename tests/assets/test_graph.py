@@ -113,10 +113,27 @@ def test_the_demo_stops_at_what_is_wrong(ran: Ran, monkeypatch: pytest.MonkeyPat
     assert "stopped: simulation: no electrodes; add them to the card." in capsys.readouterr().err
 
 
+def test_a_dataset_that_is_wrong_is_left_out_of_the_rest(
+    ran: Ran, raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = jobs.JOBS["write_shards"].function
+
+    def broken(cfg: Any, inputs: jobs.Inputs, out: Path) -> Any:
+        if cfg.dataset == "abide_olin":
+            raise ValueError("abide_olin: no electrodes; add them to the card.")
+        return whole(cfg, inputs, out)
+
+    monkeypatch.setitem(jobs.JOBS._members, "write_shards", dataclasses.replace(jobs.JOBS["write_shards"], function=broken))
+    assert demo.main([]) == 1
+    assert "left out: abide_olin: abide_olin: no electrodes; add them to the card." in capsys.readouterr().err
+    assert [cfg["datasets"] for name, cfg in ran if name == "pretrain"] == [["simulation", "worm_swf415"]]
+    assert "bundle" in [name for name, _ in ran]
+
+
 def test_the_demo_says_how_to_go_on_when_it_is_interrupted(
     ran: Ran, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(names: Any) -> Any:
+    def interrupted(*_: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(demo, "runs", interrupted)
