@@ -25,6 +25,8 @@ _LOG = logging.getLogger(__name__)
 _PACKAGE_CARDS = Path(__file__).parent / "datasets"
 _NAME = re.compile(r"[a-z0-9_]+")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
+#: Endings of files that say where channels are; other `positions` are montages.
+PLACES = (".nii", ".nii.gz", ".csv", ".tsv", ".txt")
 
 
 @config
@@ -70,7 +72,9 @@ class SignalSpec:
     t0           seconds, where the first sample lies (default: the first entry of `time`, or 0)
     unit_index   variable that names the unit of each spike; `variable` then holds spike times, times `time_scale` in seconds
     ch_names     names of the channels (default: table headers, last parts of variable paths, or numbers)
-    positions    where the channels are: the name of an MNE montage, or a NIfTI label atlas under the root
+    positions    where the channels are: the name of an MNE montage; a NIfTI label atlas, or a table (columns x, y, z; a row
+                 per channel), under the root
+    mask         NIfTI mask under the root whose voxels are the channels of an fMRI run that is read without an atlas
     """
 
     modality: str
@@ -88,6 +92,7 @@ class SignalSpec:
     unit_index: str = ""
     ch_names: tuple[str, ...] = ()
     positions: str = ""
+    mask: str = ""
 
     def __post_init__(self) -> None:
         if self.modality not in MODALITIES:
@@ -96,6 +101,7 @@ class SignalSpec:
             raise ValueError(f"sfreq is {self.sfreq}; it needs a positive rate in Hz.")
         _check_inside("file", self.file)
         _check_inside("positions", self.positions)
+        _check_inside("mask", self.mask)
 
 
 @config
@@ -103,11 +109,16 @@ class IntervalSpec:
     """One table of intervals (trials, events, words), and how to find it in a text, csv or array file.
 
     file         pattern under the card's root (default: the card's `pattern`)
-    start        column or variable with the start of each interval, times `time_scale` in seconds
+    start        column or variable with the start of each interval, times `time_scale` in seconds; columns of a text
+                 without a header are named by their number, counted from 0
     end          column with the end; without it `duration` names the column that holds how long each lasts, and
-                 without both an interval is an instant
+                 without both an interval is an instant (as is one whose end or duration is missing)
     label        column with the label of each
     columns      further columns to keep
+    skip         labels that are no interval, such as 0 in a column of triggers
+    sfreq        Hz of a table with a row per sample: every run of rows with the same label is an interval, and `start`,
+                 `end` and `duration` are not looked at
+    recordings   ids of the recordings that have it (default: all)
     """
 
     file: str = ""
@@ -116,16 +127,22 @@ class IntervalSpec:
     duration: str = ""
     label: str = ""
     columns: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
     time_scale: float = 1.0
+    sfreq: float | None = None
+    recordings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_inside("file", self.file)
+        if self.sfreq is not None and not (self.sfreq > 0 and self.label):
+            raise ValueError(f"sfreq is {self.sfreq} and label {self.label!r}; runs of rows need a positive rate in Hz and a label.")
 
 
 @config
 class StepSpec:
     """One step of preprocessing: its name in ``neurofm_ml.data.preprocess.STEPS``, the signals it works on (default: all
-    of the modalities it is for), and its parameters."""
+    of the modalities it is for), and its parameters. A step that makes a signal names it by its parameter `into`; the
+    card names it among `signals` too, by modality alone."""
 
     step: str
     signals: tuple[str, ...] = ()
@@ -146,13 +163,15 @@ class ArchiveSpec:
 
 @config
 class RecordingSpec:
-    """One recording named in a card: who it is, the values of further ``{names}`` in its patterns, and the part
-    of its files to keep (`span`, seconds on their clock; default: all)."""
+    """One recording named in a card: who it is, the values of further ``{names}`` in its patterns, the part of its
+    files to keep (`span`, seconds on their clock; default: all), and intervals that no file states (name -> start, end,
+    label of each)."""
 
     id: str
     subject: Subject | None = None
     values: dict[str, str] = field(default_factory=dict)
     span: tuple[float, float] | None = None
+    intervals: dict[str, tuple[tuple[float, float, str], ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.span is not None and not self.span[0] < self.span[1]:
@@ -246,6 +265,12 @@ class DatasetCard:
     @property
     def modalities(self) -> tuple[str, ...]:
         return tuple(m for m in MODALITIES if any(s.modality == m for s in self.signals.values()))
+
+    @property
+    def measured(self) -> dict[str, SignalSpec]:
+        """The signals that files hold: all but those that a step of preprocessing makes (its parameter `into`)."""
+        made = {str(step.parameters.get("into")) for step in self.preprocess}
+        return {name: signal for name, signal in self.signals.items() if name not in made}
 
 
 def _check_inside(what: str, pattern: str) -> None:
@@ -388,8 +413,9 @@ def files_of(card: DatasetCard, spec: RecordingSpec) -> list[Path]:
 
 
 def atlases(card: DatasetCard) -> list[str]:
-    """Atlas files that the card's signals take positions from, under its root."""
-    return sorted({s.positions for s in card.signals.values() if s.positions.endswith((".nii", ".nii.gz"))})
+    """Files under the card's root that say where channels are: atlases, masks, tables of coordinates."""
+    placed = {s.positions for s in card.signals.values() if s.positions.endswith(PLACES)}
+    return sorted(placed | {s.mask for s in card.signals.values() if s.mask})
 
 
 def is_here(card: DatasetCard) -> bool:
