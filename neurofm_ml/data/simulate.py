@@ -99,7 +99,7 @@ def _simulate_one(card: DatasetCard, spec: RecordingSpec, duration_s: float) -> 
     latent = Latent(lorenz(_rng(card, "latent", spec.id), round((LEAD_S + duration_s) * FINE_HZ)), duration_s)
     signals: dict[str, Series] = {}
     planted = {}
-    for name, signal in card.signals.items():
+    for name, signal in card.measured.items():
         if signal.modality not in VIEWS:
             raise ValueError(f"card {card.name!r}: {signal.modality!r} of signal {name!r} is not simulated; allowed: {', '.join(VIEWS)}.")
         owner = session if signal.modality in ("spikes", "calcium") else subject.id

@@ -24,7 +24,8 @@ def each(read_one: Callable[[DatasetCard, RecordingSpec], Recording]) -> Reader:
     """Reader of a card from a function that reads one of its recordings."""
 
     def read(card: DatasetCard) -> Iterator[Recording]:
-        return (read_one(card, spec) for spec in find_recordings(card))
+        measured = replace(card, signals=card.measured, tasks=())
+        return (read_one(measured, spec) for spec in find_recordings(card))
 
     return read
 
