@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from neurofm_ml.data.readers.intervals import filled, outside, read_intervals, stated
 from neurofm_ml.data.readers.subjects import subject_of
-from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, fill, find_recordings
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, fill, find_recordings, recording_files
 from neurofm_ml.types import Array, Intervals, Recording, Samples, Series, Signal
 
 #: A reader gives the recordings of a card, one at a time.
@@ -46,7 +47,11 @@ def build(
     intervals: Mapping[str, Intervals] | None = None,
     notes: tuple[str, ...] = (),
 ) -> Recording:
-    """Recording `spec` of `card` with these series, cut to its span where it has one."""
+    """Recording `spec` of `card` with these series and intervals and those that the card describes, cut to its span where
+    it has one. Raises ValueError naming file and field."""
+    described, said = _described(card, spec)
+    if twice := sorted({*described} & {*(intervals or {})}):
+        raise ValueError(f"{card.name}/{spec.id}: the file holds intervals {', '.join(twice)} too; name the card's otherwise.")
     recording = Recording(
         id=spec.id,
         dataset=card.name,
@@ -55,10 +60,27 @@ def build(
         species=card.species,
         licence=card.licence,
         signals=signals,
-        intervals=intervals or {},
-        history=(f"read ({card.reader})", *notes),
+        intervals={**(intervals or {}), **described},
+        history=(f"read ({card.reader})", *notes, *said),
     )
+    recording = replace(recording, history=(*recording.history, *outside(recording)))
     return recording if spec.span is None else recording.slice(*spec.span)
+
+
+def _described(card: DatasetCard, spec: RecordingSpec) -> tuple[dict[str, Intervals], list[str]]:
+    """The intervals that the card describes or states for one recording, and notes on them."""
+    found, notes = stated(spec), []
+    for name, described in card.intervals.items():
+        if described.recordings and spec.id not in described.recordings:
+            continue
+        files = recording_files(card, spec, described.file or card.pattern)
+        if len(files) > 1:
+            raise ValueError(f"{card.name}/{spec.id}, intervals {name!r}: {len(files)} files match, first {files[0]}; narrow the pattern.")
+        with naming(f"{files[0]}, intervals {name!r}"):
+            found[name], said = read_intervals(files[0], filled(described, spec))
+            check_times(found[name].start)
+        notes += [f"intervals {name!r}: {note}" for note in said]
+    return found, notes
 
 
 def adopt(found: Recording, card: DatasetCard, spec: RecordingSpec, path: Path) -> Recording:

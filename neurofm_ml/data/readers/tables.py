@@ -28,18 +28,21 @@ class TextTable(NamedTuple):
         """(n_rows, n_columns) float64; missing cells are NaN. Raises ValueError naming line and column."""
         wanted = [self.header.index(name) for name in columns]
         try:
-            flat = np.fromiter((_number(row[i]) for row in self.rows for i in wanted), np.float64, len(self.rows) * len(wanted))
+            flat = np.fromiter((as_number(row[i]) for row in self.rows for i in wanted), np.float64, len(self.rows) * len(wanted))
         except ValueError:
             raise ValueError(f"{self.path}, {self._first_word(wanted)} is no number; correct it or name other columns.") from None
         return flat.reshape(len(self.rows), len(wanted))
 
     def _first_word(self, wanted: list[int]) -> str:
-        k, i = next((k, i) for k, row in enumerate(self.rows) for i in wanted if not _is_number(row[i]))
+        k, i = next((k, i) for k, row in enumerate(self.rows) for i in wanted if not is_number(row[i]))
         return f"line {self.lines[k]}, column {self.header[i]!r}: {self.rows[k][i]!r}"
 
 
-def read_table(path: Path) -> TextTable:
-    """Split a text file into cells. Raises ValueError naming the line whose number of columns differs."""
+def read_table(path: Path, headed: bool = True) -> TextTable:
+    """Split a text file into cells. Raises ValueError naming the line whose number of columns differs.
+
+    The first line is a header where it does not hold numbers alone, unless `headed` is False.
+    """
     numbered = _lines(path)
     comments = [text for _, text in numbered if text.startswith("#")]
     body = [(number, text) for number, text in numbered if not text.startswith("#")]
@@ -52,9 +55,9 @@ def read_table(path: Path) -> TextTable:
             raise ValueError(
                 f"{path}, line {number} has {len(row)} columns where the first has {len(rows[0])}; correct or delete that line."
             )
-    if not all(map(_is_number, rows[0])):
+    if headed and not all(map(is_number, rows[0])):
         return TextTable(path, tuple(rows[0]), True, lines[1:], rows[1:])
-    header = _commented_header(comments, separator, len(rows[0]))
+    header = _commented_header(comments, separator, len(rows[0])) if headed else ()
     return TextTable(path, header or tuple(map(str, range(len(rows[0])))), bool(header), lines, rows)
 
 
@@ -80,13 +83,13 @@ def _commented_header(comments: Sequence[str], separator: str | None, width: int
     return words if len(words) == width and all(words) else ()
 
 
-def _number(cell: str) -> float:
+def as_number(cell: str) -> float:
     return np.nan if cell in MISSING else float(cell)
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
     try:
-        _number(cell)
+        as_number(cell)
     except ValueError:
         return False
     return True

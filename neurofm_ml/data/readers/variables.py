@@ -1,4 +1,5 @@
-"""Named arrays in files: MATLAB (v5, v7.3), HDF5, npz and npy without pickle, columns of text, objects of R."""
+"""Named arrays in files: MATLAB (v5, v7.3), HDF5, npz and npy without pickle, columns of text and of
+tracked poses, objects of R."""
 
 import zlib
 from collections.abc import Sequence
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neurofm_ml.data.readers import rdata
+from neurofm_ml.data.readers import pose, rdata
 from neurofm_ml.data.readers.tables import read_table
 from neurofm_ml.types import Array
 
@@ -23,8 +24,29 @@ def load_variables(path: Path, names: Sequence[str]) -> tuple[list[Array], tuple
         return _from_text(path, names)
     if kind == "r":
         return _from_r(path, names)
+    if kind == "pose":
+        return _from_pose(path, names)
     loaders = {"matlab": _from_matlab, "hdf5": _from_hdf5, "npz": _from_npz, "npy": _from_npy}
     return loaders[kind](path, names), ()
+
+
+def load_columns(path: Path, names: Sequence[str]) -> list[Array]:
+    """Columns (n_rows,) of the named variables: numbers, or text as it is written.
+
+    Columns of a text that are named by numbers are counted from 0 in a table without a header.
+    """
+    if _kind(path) == "text":
+        table = read_table(path, headed=not all(name.isdecimal() for name in names))
+        picked = [table.header.index(_pick(path, name, table.header)) for name in names]
+        return [np.array([row[i] for row in table.rows], dtype=str) for i in picked]
+    return [_as_column(array, f"{path}, variable {name!r}") for name, array in zip(names, load_variables(path, names)[0], strict=True)]
+
+
+def _as_column(array: Array, where: str) -> Array:
+    column = np.array([v.decode() if isinstance(v, bytes) else v for v in array.ravel()]) if array.dtype.kind in "OS" else array.ravel()
+    if column.dtype.kind not in "biufU":
+        raise ValueError(f"{where} holds {array.dtype}, neither numbers nor words.")
+    return column
 
 
 def _kind(path: Path) -> str:
@@ -35,6 +57,8 @@ def _kind(path: Path) -> str:
         return "matlab"
     if path.suffix.lower() in rdata.SUFFIXES:
         return "r"
+    if pose.holds_pose(path):
+        return "pose"
     if head.startswith(b"\x89HDF"):
         return "hdf5"
     if head.startswith(b"PK"):
@@ -129,6 +153,13 @@ def _from_text(path: Path, names: Sequence[str]) -> tuple[list[Array], tuple[str
     rest = [column for column in table.header if column not in named]
     arrays = [table.numbers([name])[:, 0] if name else table.numbers(rest) for name in names]
     return arrays, tuple(rest) if table.named and "" in names else ()
+
+
+def _from_pose(path: Path, names: Sequence[str]) -> tuple[list[Array], tuple[str, ...]]:
+    """Named columns as (n,), or for "" the whole table."""
+    table = pose.read_pose(path)
+    picked = [table.columns.index(_pick(path, name, table.columns)) if name else None for name in names]
+    return [table.values if i is None else table.values[:, i] for i in picked], table.columns if "" in names else ()
 
 
 def _from_r(path: Path, names: Sequence[str]) -> tuple[list[Array], tuple[str, ...]]:
