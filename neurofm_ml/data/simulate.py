@@ -2,7 +2,8 @@
 
 A Lorenz system moves in three dimensions. Spikes are Poisson through an exponential link, calcium
 is the decaying trace of such spikes, EEG is a mixture at the electrodes, fMRI its haemodynamic
-response, behaviour a two-dimensional readout. What is planted (latent, mixing, delay, signal to
+response, EMG noise whose amplitude follows it, a task state the wing of the attractor it is on; fields,
+stimuli and behaviour are mixtures of it. What is planted (latent, mixing, delay, signal to
 noise) comes back from `simulate_truth`, so that tests can ask whether an analysis finds it.
 
 The card says which signals there are and at which rates, and which recordings: sessions have
@@ -31,9 +32,8 @@ SPEED = 0.4
 CALCIUM_DECAY_S = 0.5
 CALCIUM_RATE_HZ = 2.0
 EEG_MICROVOLTS = 10.0
-POSE_CM = 5.0
 HEAD_RADIUS_M = 0.095
-UNITS = {"calcium": "dF/F", "eeg": "uV", "fmri": "au", "pose": "cm"}
+UNITS = {"calcium": "dF/F", "eeg": "uV", "fmri": "au"}
 #: 10-20 electrodes: inclination from the vertex and azimuth from the right ear, degrees.
 ELECTRODES = {
     "Fp1": (90, 108), "Fp2": (90, 72), "F7": (90, 144), "F3": (60, 129), "Fz": (45, 90), "F4": (60, 51), "F8": (90, 36),
@@ -60,6 +60,41 @@ VIEWS = {
     "eeg": View(19, 0.0625, 0.5),
     "fmri": View(50, 0.0, 2.0),
     "pose": View(2, 0.125, 20.0),
+    "intracellular": View(1, 0.0, 10.0),
+    "lfp": View(8, 0.0, 1.0),
+    "ecog": View(16, 0.0625, 1.0),
+    "ieeg": View(8, 0.0625, 1.0),
+    "meg": View(16, 0.0625, 0.5),
+    "emg": View(4, 0.0625, 0.2),
+    "eye": View(2, 0.125, 20.0),
+    "physio": View(1, 1.0, 10.0),
+    "task": View(1, 0.0, np.inf),
+    "video": View(16, 0.0, 50.0),
+    "audio": View(16, 0.0, 50.0),
+    "language": View(3, 0.0, 50.0),
+}
+
+
+class Mixture(NamedTuple):
+    """A modality that is a plain mixture of the latent: what its channels are called, how large it is, in what unit."""
+
+    prefix: str
+    scale: float
+    unit: str
+
+
+MIXTURES = {
+    "pose": Mixture("", 5.0, "cm"),
+    "eye": Mixture("", 5.0, "deg"),
+    "intracellular": Mixture("cell", 5.0, "mV"),
+    "lfp": Mixture("lfp", 50.0, "uV"),
+    "ecog": Mixture("grid", 100.0, "uV"),
+    "ieeg": Mixture("depth", 100.0, "uV"),
+    "meg": Mixture("MEG", 1e-13, "T"),
+    "physio": Mixture("skin", 1.0, "uS"),
+    "video": Mixture("patch", 1.0, "au"),
+    "audio": Mixture("band", 1.0, "au"),
+    "language": Mixture("feature", 1.0, "au"),
 }
 
 
@@ -196,6 +231,7 @@ class Scene:
         return mixing / np.linalg.norm(mixing, axis=1, keepdims=True)
 
     def noisy(self, noiseless: Array) -> Array:
+        """With Gaussian noise at the view's signal to noise."""
         sd = noiseless.std(0) / np.sqrt(self.view.snr)
         return (noiseless + sd * self.noise.normal(size=noiseless.shape)).astype(np.float32)
 
@@ -250,9 +286,33 @@ def _see_fmri(scene: Scene) -> tuple[Series, Planted]:
     return _sampled(scene, mixing, bold, scene.view.delay_s, _names("parcel", len(mixing)), positions)
 
 
-def _see_pose(scene: Scene) -> tuple[Series, Planted]:
-    mixing = POSE_CM * scene.directions()
-    return _sampled(scene, mixing, scene.latent.fine @ mixing.T, scene.view.delay_s, ("x", "y"))
+def _see_mixture(scene: Scene) -> tuple[Series, Planted]:
+    about = MIXTURES[scene.signal.modality]
+    mixing = about.scale * scene.directions()
+    names = _names(about.prefix, len(mixing)) if about.prefix else ("x", "y")
+    return _sampled(scene, mixing, scene.latent.fine @ mixing.T, scene.view.delay_s, names)
+
+
+def _see_emg(scene: Scene) -> tuple[Series, Planted]:
+    """White noise times an envelope 1 + a m, m a mixture of the latent of unit variance: rectified, its mean follows it.
+
+    The view's signal to noise is that of the rectified series: for a unit Gaussian |n| has mean sqrt(2 / pi) and
+    variance 1 - 2 / pi, so it is (2 / pi) a^2 / ((1 + a^2)(1 - 2 / pi)), which gives the depth a.
+    """
+    ceiling = (2 / np.pi) / (1 - 2 / np.pi)
+    directions = scene.directions()
+    mixture = scene.latent.at(scene.times() - scene.view.delay_s, scene.latent.fine @ directions.T)
+    depth = np.sqrt(scene.view.snr / (ceiling - scene.view.snr)) / mixture.std(0)
+    mixing, envelope = directions * depth[:, None], 1 + mixture * depth
+    values = (envelope * scene.noise.normal(size=envelope.shape)).astype(np.float32)
+    return _as_series(scene, values, _names("muscle", len(mixing)), "mV"), Planted(mixing, envelope, scene.view)
+
+
+def _see_task(scene: Scene) -> tuple[Series, Planted]:
+    """1 on one wing of the attractor, 0 on the other, without noise."""
+    mixing = np.array([[1.0, 0.0, 0.0]])
+    state = (scene.latent.at(scene.times(), scene.latent.fine @ mixing.T) > 0).astype(np.float32)
+    return _as_series(scene, state, ("wing",), ""), Planted(mixing, state, scene.view)
 
 
 def _sampled(
@@ -260,10 +320,13 @@ def _sampled(
 ) -> tuple[Series, Planted]:
     """A fine series (T, C) at the signal's own rate, `delay_s` late, with noise at the stated SNR."""
     noiseless = scene.latent.at(scene.times() - delay_s, fine)
-    signal = scene.signal
-    values = scene.noisy(noiseless)
-    series = Signal(values, scene.sfreq, signal.modality, ch_names=ch_names, positions=positions, unit=UNITS[signal.modality])
-    return series, Planted(mixing, noiseless, scene.view)
+    modality = scene.signal.modality
+    unit = MIXTURES[modality].unit if modality in MIXTURES else UNITS[modality]
+    return _as_series(scene, scene.noisy(noiseless), ch_names, unit, positions), Planted(mixing, noiseless, scene.view)
+
+
+def _as_series(scene: Scene, values: Array, ch_names: tuple[str, ...], unit: str, positions: Array | None = None) -> Signal:
+    return Signal(values, scene.sfreq, scene.signal.modality, ch_names=ch_names, positions=positions, unit=unit)
 
 
 def _names(prefix: str, n: int) -> tuple[str, ...]:
@@ -292,5 +355,7 @@ _SEEN: dict[str, Callable[[Scene], tuple[Series, Planted]]] = {
     "calcium": _see_calcium,
     "eeg": _see_eeg,
     "fmri": _see_fmri,
-    "pose": _see_pose,
+    "emg": _see_emg,
+    "task": _see_task,
+    **dict.fromkeys(MIXTURES, _see_mixture),
 }

@@ -9,7 +9,7 @@ import pytest
 from neurofm_ml.data import simulate as sim
 from neurofm_ml.data.grid import to_grid
 from neurofm_ml.knowledge.cards import DatasetCard, datasets
-from neurofm_ml.types import Array, Recording, Signal, SpikeTrain
+from neurofm_ml.types import MODALITIES, Array, Recording, Signal, SpikeTrain
 
 DURATION_S = 120.0
 Pair = tuple[Recording, sim.Truth]
@@ -59,13 +59,45 @@ def test_same_card_same_bytes_and_other_seed_other_bytes(card: DatasetCard, simu
         assert not np.array_equal(_signal(other, name).values, _signal(first, name).values)
 
 
-@pytest.mark.parametrize("name", ["calcium", "eeg", "fmri", "behaviour"])
-def test_noise_has_the_stated_share(simulated: list[Pair], name: str) -> None:
-    recording, truth = simulated[0]
+FURTHER = ["intracellular", "lfp", "ecog", "ieeg", "meg", "eye", "physio", "video", "audio", "language"]
+
+
+@pytest.fixture(scope="module")
+def further() -> Pair:
+    """The other modalities."""
+    return sim.simulate_truth(datasets()["simulation_modalities"], DURATION_S)[0]
+
+
+def test_every_modality_of_recordings_is_simulated() -> None:
+    assert set(sim.VIEWS) == set(MODALITIES) - {"foci"}
+    seen = {s.modality for name in ("simulation", "simulation_modalities") for s in datasets()[name].signals.values()}
+    assert seen == set(sim.VIEWS)
+
+
+@pytest.mark.parametrize("name", ["calcium", "eeg", "fmri", "behaviour", *FURTHER])
+def test_noise_has_the_stated_share(simulated: list[Pair], further: Pair, name: str) -> None:
+    recording, truth = further if name in FURTHER else simulated[0]
     planted = truth.planted[name]
     noise = _signal(recording, name).values - planted.noiseless
     ratio = planted.noiseless.var(0).mean() / noise.var(0).mean()
     assert ratio == pytest.approx(planted.view.snr, rel=0.1)
+
+
+def test_rectified_emg_follows_its_envelope_at_the_stated_snr(further: Pair) -> None:
+    recording, truth = further
+    envelope, rectified = truth.planted["emg"].noiseless, np.abs(_signal(recording, "emg").values)
+    signal = (envelope * np.sqrt(2 / np.pi)).var(0)
+    noise = (rectified - envelope * np.sqrt(2 / np.pi)).var(0)
+    np.testing.assert_allclose(signal / noise, truth.planted["emg"].view.snr, rtol=0.1)
+    assert envelope.min() > 0
+
+
+def test_the_task_state_is_the_wing_of_the_attractor(further: Pair) -> None:
+    recording, truth = further
+    state = _signal(recording, "task").values[:, 0]
+    step = round(sim.FINE_HZ / 8)
+    assert np.array_equal(state, truth.latent[::step, 0] > 0)
+    assert 0.2 < state.mean() < 0.8
 
 
 def test_expected_spike_counts_have_the_stated_snr(card: DatasetCard, simulated: list[Pair]) -> None:
@@ -93,12 +125,13 @@ def _best_lag(late: Array, early: Array, max_lag: int) -> int:
     return int(np.argmax(scores)) - max_lag
 
 
-@pytest.mark.parametrize("name", ["eeg", "behaviour"])
-def test_signals_follow_the_latent_by_the_stated_delay(simulated: list[Pair], name: str) -> None:
-    recording, truth = simulated[0]
+@pytest.mark.parametrize("name", ["eeg", "behaviour", "meg", "eye", "audio", "physio"])
+def test_signals_follow_the_latent_by_the_stated_delay(simulated: list[Pair], further: Pair, name: str) -> None:
+    recording, truth = further if name in FURTHER else simulated[0]
     signal, planted = _signal(recording, name), truth.planted[name]
     step = round(sim.FINE_HZ / signal.sfreq)
-    lag = _best_lag(signal.values, (truth.latent @ planted.mixing.T)[::step], max_lag=round(signal.sfreq))
+    scale = np.abs(planted.mixing).max()
+    lag = _best_lag(signal.values / scale, (truth.latent @ planted.mixing.T)[::step] / scale, max_lag=round(1.5 * signal.sfreq))
     assert lag / signal.sfreq == pytest.approx(planted.view.delay_s, abs=0.5 / signal.sfreq)
 
 
@@ -147,7 +180,7 @@ def test_electrodes_lie_where_the_10_20_system_puts_them() -> None:
     ("change", "match"),
     [
         ({"sfreq": None}, "simulated eeg signal needs sfreq"),
-        ({"modality": "meg"}, "'meg' of signal 'eeg' is not simulated; allowed: spikes"),
+        ({"modality": "foci"}, "'foci' of signal 'eeg' is not simulated; allowed: spikes"),
     ],
 )
 def test_signals_that_cannot_be_simulated(card: DatasetCard, change: dict[str, Any], match: str) -> None:
