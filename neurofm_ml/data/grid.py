@@ -65,23 +65,34 @@ def _bounds_grid(series: Series) -> bool:
 
 def _on_grid(series: Series, grid: Grid, where: str) -> Signal:
     if isinstance(series, SpikeTrain):
-        return Signal(_count(series, grid), grid.hz, series.modality, grid.t0, series.unit_ids, unit="count")
+        return Signal(count_spikes(series, grid), grid.hz, series.modality, grid.t0, series.unit_ids, unit="count")
     if isinstance(series, Signal) and series.modality not in BEHAVIOUR:
         return _kept(series, grid, where)
-    values = _resampled(series, grid).astype(np.float32)
+    values = resampled(series, grid).astype(np.float32)
     return Signal(values, grid.hz, series.modality, grid.t0, series.ch_names, getattr(series, "positions", None), series.unit)
 
 
 def _kept(signal: Signal, grid: Grid, where: str) -> Signal:
-    if signal.modality == "spikes" and not np.isclose(signal.sfreq, grid.hz, rtol=1e-6):
-        raise ValueError(
-            f"{where}: counts were binned at {signal.sfreq:g} Hz and the grid has {grid.hz:g} Hz; set grid_hz to {signal.sfreq:g}."
-        )
     cut = signal.slice(grid.t0, grid.end)
-    return Signal(np.asarray(cut.values, np.float32), cut.sfreq, cut.modality, cut.t0, cut.ch_names, cut.positions, cut.unit)
+    values, sfreq = np.asarray(cut.values, np.float32), cut.sfreq
+    if signal.modality == "spikes":
+        values, sfreq = _summed(values, signal.sfreq, grid, where), grid.hz
+    return Signal(values, sfreq, cut.modality, cut.t0, cut.ch_names, cut.positions, cut.unit)
 
 
-def _count(train: SpikeTrain, grid: Grid) -> Array:
+def _summed(counts: Array, sfreq: float, grid: Grid, where: str) -> Array:
+    """counts (n_times, n_units) in bins of ``1 / sfreq`` -> (n_bins, n_units) in the bins of the grid, which hold a whole
+    number of them each."""
+    each = round(sfreq / grid.hz)
+    if not (each and np.isclose(sfreq, each * grid.hz, rtol=1e-6)):
+        raise ValueError(
+            f"{where}: counts were binned at {sfreq:g} Hz, which no whole number of bins brings to the grid's {grid.hz:g} Hz; set "
+            f"grid_hz to {sfreq:g}, or to a half, a third, ... of it."
+        )
+    return counts if each == 1 else counts[: grid.n * each].reshape(grid.n, each, -1).sum(axis=1)
+
+
+def count_spikes(train: SpikeTrain, grid: Grid) -> Array:
     """(n_bins, n_units) spikes per bin."""
     bins = np.searchsorted(grid.edges, train.times, side="right") - 1
     inside = (bins >= 0) & (bins < grid.n)
@@ -89,7 +100,7 @@ def _count(train: SpikeTrain, grid: Grid) -> Array:
     return np.bincount(flat, minlength=grid.n * len(train.unit_ids)).reshape(grid.n, -1).astype(np.float32)
 
 
-def _resampled(series: Signal | Samples, grid: Grid) -> Array:
+def resampled(series: Signal | Samples, grid: Grid) -> Array:
     """(n_bins, n_chans) one value per bin: kept at the grid's own rate, averaged when sampled faster,
     interpolated at bin centres when slower or when a bin stayed empty; NaN where nothing is near."""
     times, values = series.times, np.asarray(series.values, np.float64)
