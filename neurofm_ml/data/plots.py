@@ -57,6 +57,7 @@ def _draw_traces(axis: Any, series: Signal) -> None:
 
 def plot_coverage(recordings: Sequence[Recording], path: Path) -> Path:
     """What each recording holds when: a line per recording, a bar per series, broken where an irregular one pauses."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     shown = recordings[:_MAX_ROWS]
@@ -67,7 +68,7 @@ def plot_coverage(recordings: Sequence[Recording], path: Path) -> Path:
         for name, series in recording.signals.items():
             lane = names.index(name)
             bars = [(start - recording.bounds[0], end - start) for start, end in _covered(series)]
-            axis.broken_barh(bars, (row + 0.9 * lane / len(names), 0.8 / len(names)), color=f"C{lane}", label=None if row else name)
+            axis.broken_barh(bars, (row + 0.9 * lane / len(names), 0.8 / len(names)), color=colormaps["tab20"](lane % 20), label=None if row else name)
     axis.set_yticks(np.arange(len(shown)) + 0.45, [recording.id for recording in shown], fontsize="small")
     axis.set(xlabel="seconds from the start of the recording", xlim=(0, None), ylim=(len(shown), 0))
     more = len(recordings) - len(shown)

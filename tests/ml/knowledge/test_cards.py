@@ -69,7 +69,7 @@ def test_the_named_sets_are_there() -> None:
 
 
 def test_without_data_only_the_simulation_is_here() -> None:
-    assert [name for name in datasets() if is_here(datasets()[name])] == ["simulation"]
+    assert [name for name in datasets() if is_here(datasets()[name])] == ["simulation", "simulation_modalities"]
     assert raw_files(datasets()["simulation"]) == []
 
 
