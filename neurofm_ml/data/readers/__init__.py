@@ -5,7 +5,7 @@ A new reader is a function ``(card, spec) -> Recording`` in its own file and one
 
 from pathlib import Path
 
-from neurofm_ml.data.readers import arrays, electrophysiology, nelpy, nwb, parcels, uci_eeg
+from neurofm_ml.data.readers import arrays, electrophysiology, nelpy, nifti, nwb, parcels, uci_eeg
 from neurofm_ml.data.readers.base import Reader, each
 from neurofm_ml.data.readers.formats import FORMATS, format_of
 from neurofm_ml.data.simulate import simulate
@@ -19,6 +19,7 @@ READERS.add("arrays", each(arrays.read_recording))
 READERS.add("nwb", each(nwb.read_recording))
 READERS.add("electrophysiology", each(electrophysiology.read_recording))
 READERS.add("parcels", each(parcels.read_recording))
+READERS.add("nifti", each(nifti.read_recording))
 READERS.add("uci_eeg", each(uci_eeg.read_recording))
 READERS.add("nelpy", each(nelpy.read_recording))
 
@@ -64,7 +65,7 @@ def _read_file(path: Path, signal: SignalSpec | None) -> Recording | list[Record
     if path.is_file() and not path.stat().st_size:
         raise ValueError(f"{path} is empty; get it again.")
     if signal is not None:
-        return arrays.read_file(path, signal)
+        return (nifti if path.name.lower().endswith(nifti.SUFFIXES) else arrays).read_file(path, signal)
     if (found := format_of(path)) is None:
         names = ", ".join(f.name for f in FORMATS)
         raise ValueError(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from neurofm_ml.data.readers import electrophysiology, nwb
+from neurofm_ml.data.readers import electrophysiology, nifti, nwb
 from neurofm_ml.types import Recording
 
 #: Whether a path, whose first bytes are given (b"" for a folder), holds a format.
@@ -34,6 +34,7 @@ FORMATS: tuple[Format, ...] = (
     Format("FIF", (".fif", ".fif.gz"), electrophysiology.read_file, begins(b"\x00\x00\x00\x64\x00\x00\x00\x1f")),
     Format("BrainVision", (".vhdr",), electrophysiology.read_file, begins(b"Brain Vision Data Exchange Header", b"BrainVision Data Exchange Header")),
     Format("EEGLAB", (".set",), electrophysiology.read_file),
+    Format("NIfTI", nifti.SUFFIXES, nifti.read_file, lambda path, head: b"n+1\0" == head[344:348] or b"n+2\0" == head[4:8]),
 )  # fmt: skip
 
 
