@@ -13,7 +13,7 @@ import re
 from dataclasses import field, replace
 from dataclasses import fields as dataclass_fields
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import yaml
 
@@ -23,7 +23,7 @@ from neurofm_ml.types import MODALITIES, Subject
 
 _LOG = logging.getLogger(__name__)
 _PACKAGE_CARDS = Path(__file__).parent / "datasets"
-_NAME = re.compile(r"[a-z0-9_]+")
+NAME = re.compile(r"[a-z0-9_]+")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 #: Endings of files that say where channels are; other `positions` are montages.
 PLACES = (".nii", ".nii.gz", ".csv", ".tsv", ".txt")
@@ -62,7 +62,11 @@ class SignalSpec:
     """One series of a recording, and how to find it in an array file.
 
     file         pattern under the card's root (default: the card's `pattern`); ``{id}`` and other names are filled in
-    variable     variable of a MATLAB file, path in HDF5, column of a table; several stand side by side as channels
+    side_by_side several files match, which hold channels of one series; one alone in its file is named after it
+    recordings   ids of the recordings that have the series (default: all)
+    variable     variable of a MATLAB file, path in HDF5, column of a table (``unit_*``: all that match); several stand
+                 side by side as channels
+    ragged       the numbers of a text are one channel, row after row, however many a row holds
     columns      columns of a two-dimensional array to keep, counted from 0 (default: all)
     transpose    the array lies (n_chans, n_times)
     missing      numbers that mean "no value" and become NaN
@@ -71,6 +75,12 @@ class SignalSpec:
     time         variable with the time of each row, times `time_scale` in seconds; with `sfreq` it is only checked against it
     t0           seconds, where the first sample lies (default: the first entry of `time`, or 0)
     unit_index   variable that names the unit of each spike; `variable` then holds spike times, times `time_scale` in seconds
+    unit_counts  variable with the number of spikes of each unit; `variable` then holds spike times, unit after unit
+    bin_s        seconds that each count covers, where counts were taken in windows that overlap (default: 1 / sfreq)
+    trial_label  variable with the label of each trial; `variable` then holds trials, (n_trials, n_times, n_chans) or an
+                 array each, which are laid end to end and become the intervals "trials"
+    angle        the numbers are radians (once scaled); each channel becomes two, its cosine and sine, because angles can
+                 be neither averaged nor interpolated
     ch_names     names of the channels (default: table headers, last parts of variable paths, or numbers)
     positions    where the channels are: the name of an MNE montage; a NIfTI label atlas, or a table (columns x, y, z; a row
                  per channel), under the root
@@ -79,7 +89,10 @@ class SignalSpec:
 
     modality: str
     file: str = ""
+    side_by_side: bool = False
+    recordings: tuple[str, ...] = ()
     variable: str | tuple[str, ...] = ""
+    ragged: bool = False
     columns: tuple[int, ...] = ()
     transpose: bool = False
     missing: tuple[float, ...] = ()
@@ -90,6 +103,10 @@ class SignalSpec:
     time_scale: float = 1.0
     t0: float | None = None
     unit_index: str = ""
+    unit_counts: str = ""
+    bin_s: float | None = None
+    trial_label: str = ""
+    angle: bool = False
     ch_names: tuple[str, ...] = ()
     positions: str = ""
     mask: str = ""
@@ -99,9 +116,9 @@ class SignalSpec:
             raise ValueError(f"modality is {self.modality!r}; allowed: {', '.join(MODALITIES)}.")
         if self.sfreq is not None and not self.sfreq > 0:
             raise ValueError(f"sfreq is {self.sfreq}; it needs a positive rate in Hz.")
-        _check_inside("file", self.file)
-        _check_inside("positions", self.positions)
-        _check_inside("mask", self.mask)
+        check_inside("file", self.file)
+        check_inside("positions", self.positions)
+        check_inside("mask", self.mask)
 
 
 @config
@@ -133,7 +150,7 @@ class IntervalSpec:
     recordings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_inside("file", self.file)
+        check_inside("file", self.file)
         if self.sfreq is not None and not (self.sfreq > 0 and self.label):
             raise ValueError(f"sfreq is {self.sfreq} and label {self.label!r}; runs of rows need a positive rate in Hz and a label.")
 
@@ -179,7 +196,7 @@ class RecordingSpec:
         if "/" in self.id or self.id in ("", ".", ".."):
             raise ValueError(f"recording id is {self.id!r}; it names a folder, so it needs a name without '/'.")
         for name, value in self.values.items():
-            _check_inside(name, value)
+            check_inside(name, value)
 
     @property
     def names(self) -> dict[str, str]:
@@ -192,21 +209,24 @@ class SubjectTable:
     """A table (csv or tsv) with one row per subject.
 
     `key` is the column that names the row and `match` what it holds for a recording (leading zeros are
-    ignored). `fields` maps a field of Subject to its column, `codes` a field to what its codes mean.
+    ignored); without `key`, `file` is the recording's own (its ``{names}`` are filled in) and holds one value of each.
+    `fields` maps a field of Subject to its column or variable, `codes` a field to what its codes mean; an age times
+    `age_scale` is in years.
     """
 
     file: str
-    key: str
+    key: str = ""
     match: str = "{id}"
     fields: dict[str, str]
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
     missing: tuple[str, ...] = ("", "n/a")
+    age_scale: float = 1.0
 
     def __post_init__(self) -> None:
         known = [f.name for f in dataclass_fields(Subject) if f.name != "id"]
         if unknown := sorted({*self.fields, *self.codes} - set(known)):
             raise ValueError(f"subjects: a subject has no {', '.join(unknown)}; it has {', '.join(known)}.")
-        _check_inside("file", self.file)
+        check_inside("file", self.file)
 
 
 @config
@@ -247,7 +267,7 @@ class DatasetCard:
 
     def __post_init__(self) -> None:
         for name in (self.name, *self.signals, *self.intervals, *(t.name for t in self.tasks)):
-            if not _NAME.fullmatch(name):
+            if not NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is no name for a dataset, signal or task; use a-z, 0-9 and _.")
         for what in ("grid_hz", "window_s", "stride_s"):
             if not getattr(self, what) > 0:
@@ -258,7 +278,13 @@ class DatasetCard:
             ch_names = self.signals[task.target].ch_names
             if ch_names and (unknown := sorted(set(task.channels) - set(ch_names))):
                 raise ValueError(f"task {task.name!r} names channel {', '.join(unknown)}; {task.target} has {', '.join(ch_names)}.")
-        _check_inside("pattern", self.pattern)
+        for name, signal in self.signals.items():
+            if self.split.kind == "block" and (signal.bin_s or 0) > self.split.gap_s:
+                raise ValueError(
+                    f"split: gap_s is {self.split.gap_s:g}, but counts of {name!r} cover {signal.bin_s:g} s each, so blocks would share "
+                    f"spikes; set gap_s to at least {signal.bin_s:g}."
+                )
+        check_inside("pattern", self.pattern)
         if ".." in PurePosixPath(self.root).parts:
             raise ValueError(f"root is {self.root!r}; it must not climb out with '..'.")
 
@@ -273,7 +299,7 @@ class DatasetCard:
         return {name: signal for name, signal in self.signals.items() if name not in made}
 
 
-def _check_inside(what: str, pattern: str) -> None:
+def check_inside(what: str, pattern: str) -> None:
     path = PurePosixPath(pattern)
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"{what} is {pattern!r}; it must stay inside the card's root, without '..'.")
@@ -336,7 +362,14 @@ def _add(registry: Registry[DatasetCard], path: Path) -> str:
 
 
 # ---------------------------------------------------------------- their files
-def data_root(card: DatasetCard) -> Path | None:
+class Rooted(Protocol):
+    """Any card: of a dataset, a table, a corpus."""
+
+    @property
+    def root(self) -> str: ...
+
+
+def data_root(card: Rooted) -> Path | None:
     """Folder that the card's patterns start from: `root` under NEUROFM_DATA, or `root` itself when absolute.
     None when NEUROFM_DATA is needed and unset."""
     data = os.environ.get("NEUROFM_DATA")
