@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from neurofm_ml.data.readers.tables import as_number, is_number
-from neurofm_ml.data.readers.variables import load_columns
+from neurofm_ml.data.readers.variables import as_texts, load_columns
 from neurofm_ml.knowledge.cards import IntervalSpec, RecordingSpec, fill
 from neurofm_ml.types import Array, Intervals, Recording
 
@@ -40,7 +40,7 @@ def read_intervals(path: Path, described: IntervalSpec) -> tuple[Intervals, tupl
     columns = dict(zip(names, load_columns(path, names), strict=True))
     if len({len(c) for c in columns.values()}) > 1:
         raise ValueError(f"{', '.join(columns)} have {', '.join(str(len(c)) for c in columns.values())} rows; they must agree.")
-    labels = _texts(columns[described.label]) if described.label else None
+    labels = as_texts(columns[described.label]) if described.label else None
     if described.sfreq is not None:
         assert labels is not None
         return _runs(labels, columns, described), ()
@@ -92,11 +92,6 @@ def _plain(column: Array) -> Array:
     if column.dtype.kind != "U" or not all(map(is_number, column)):
         return column
     return np.array([as_number(cell) for cell in column], np.float64)
-
-
-def _texts(column: Array) -> Array:
-    """Words as they stand; numbers as short as they are exact, so that 1.0 reads 1."""
-    return column if column.dtype.kind == "U" else np.array([f"{value:.15g}" for value in column], dtype=str)
 
 
 def stated(spec: RecordingSpec) -> dict[str, Intervals]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from neurofm_ml.data.readers.variables import load_columns
 from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, SubjectTable, data_root, fill
 from neurofm_ml.types import Subject
 
@@ -17,9 +18,13 @@ def subject_of(card: DatasetCard, spec: RecordingSpec) -> Subject:
     table, root = card.subjects, data_root(card)
     if table is None or root is None:
         return subject
-    path = root / table.file
+    path = root / fill(table.file, spec)
     if not path.exists():
         raise ValueError(f"{path} is not there; the card names it as its table of subjects.")
+    if not table.key:
+        columns = tuple(table.fields.values())
+        row = {c: str(v[0]) for c, v in zip(columns, load_columns(path, columns), strict=True)}
+        return replace(subject, **{field: _cell(table, field, row, path) for field in table.fields})
     key = fill(table.match, spec).lstrip("0")
     rows = _rows(path, table.key, path.stat().st_mtime_ns)
     if key not in rows:
@@ -48,4 +53,4 @@ def _cell(table: SubjectTable, field: str, row: Mapping[str, str], path: Path) -
         if text not in table.codes[field]:
             raise ValueError(f"{path}: column {column!r} holds {text!r}; the card knows {', '.join(table.codes[field])}.")
         return table.codes[field][text]
-    return float(text) if field == "age" else text
+    return float(text) * table.age_scale if field == "age" else text

@@ -61,6 +61,17 @@ def read_table(path: Path, headed: bool = True) -> TextTable:
     return TextTable(path, header or tuple(map(str, range(len(rows[0])))), bool(header), lines, rows)
 
 
+def read_stream(path: Path) -> Array:
+    """(n,) every number of a text in reading order, however many a line holds. Raises ValueError naming the line."""
+    numbers: list[float] = []
+    for k, text in _lines(path):
+        try:
+            numbers += map(as_number, text.split())
+        except ValueError as error:
+            raise ValueError(f"{path}, line {k}: {error}; correct it.") from None
+    return np.array(numbers)
+
+
 def _lines(path: Path) -> list[tuple[int, str]]:
     """(line number from 1, text) of the lines that are not blank."""
     opener = gzip.open if path.suffix == ".gz" else open

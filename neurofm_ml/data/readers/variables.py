@@ -1,6 +1,7 @@
 """Named arrays in files: MATLAB (v5, v7.3), HDF5, npz and npy without pickle, columns of text and of
 tracked poses, objects of R."""
 
+import fnmatch
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,14 +40,31 @@ def load_columns(path: Path, names: Sequence[str]) -> list[Array]:
         table = read_table(path, headed=not all(name.isdecimal() for name in names))
         picked = [table.header.index(_pick(path, name, table.header)) for name in names]
         return [np.array([row[i] for row in table.rows], dtype=str) for i in picked]
-    return [_as_column(array, f"{path}, variable {name!r}") for name, array in zip(names, load_variables(path, names)[0], strict=True)]
+    return [as_column(array, f"{path}, variable {name!r}") for name, array in zip(names, load_variables(path, names)[0], strict=True)]
 
 
-def _as_column(array: Array, where: str) -> Array:
+def as_column(array: Array, where: str) -> Array:
+    """(n,) numbers or words, which HDF5 keeps as bytes."""
     column = np.array([v.decode() if isinstance(v, bytes) else v for v in array.ravel()]) if array.dtype.kind in "OS" else array.ravel()
     if column.dtype.kind not in "biufU":
         raise ValueError(f"{where} holds {array.dtype}, neither numbers nor words.")
     return column
+
+
+def as_texts(column: Array) -> Array:
+    """(n,) words as they stand; numbers as short as they are exact, so that 1.0 reads 1."""
+    return column if column.dtype.kind == "U" else np.array([f"{value:.15g}" for value in column], dtype=str)
+
+
+def expand(path: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """`names`, with the columns of a text table that match in place of those that hold a ``*``."""
+    if not any("*" in name for name in names):
+        return tuple(names)
+    header = read_table(path).header
+    found = {name: fnmatch.filter(header, name) if "*" in name else [name] for name in names}
+    if missing := [name for name, columns in found.items() if not columns]:
+        raise ValueError(f"{path} has no column that matches {missing[0]!r}; it has {', '.join(header)}.")
+    return tuple(column for columns in found.values() for column in columns)
 
 
 def _kind(path: Path) -> str:
@@ -103,7 +121,16 @@ def _field(path: Path, value: object, steps: Sequence[str]) -> Array:
     for step in steps:
         fields = value if isinstance(value, dict) else {}
         value = fields[_pick(path, step, list(fields))]
-    return np.asarray(value)
+    return _as_array(value)
+
+
+def _as_array(value: object) -> Array:
+    """Cells and struct arrays come as lists; arrays of different shapes lie side by side in an object array."""
+    if not isinstance(value, list) or len({np.shape(cell) for cell in value}) <= 1:
+        return np.asarray(value)
+    cells = np.empty(len(value), object)
+    cells[:] = value
+    return cells
 
 
 def _from_hdf5(path: Path, names: Sequence[str]) -> list[Array]:
