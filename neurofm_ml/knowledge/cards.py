@@ -66,6 +66,7 @@ class SignalSpec:
     recordings   ids of the recordings that have the series (default: all)
     variable     variable of a MATLAB file, path in HDF5, column of a table (``unit_*``: all that match); several stand
                  side by side as channels
+    where        column -> word: only the rows where it stands there; ``{subject}`` and other names are filled in
     ragged       the numbers of a text are one channel, row after row, however many a row holds
     columns      columns of a two-dimensional array to keep, counted from 0 (default: all)
     transpose    the array lies (n_chans, n_times)
@@ -92,6 +93,7 @@ class SignalSpec:
     side_by_side: bool = False
     recordings: tuple[str, ...] = ()
     variable: str | tuple[str, ...] = ""
+    where: dict[str, str] = field(default_factory=dict)
     ragged: bool = False
     columns: tuple[int, ...] = ()
     transpose: bool = False
@@ -132,6 +134,7 @@ class IntervalSpec:
                  without both an interval is an instant (as is one whose end or duration is missing)
     label        column with the label of each
     columns      further columns to keep
+    where        column -> word: only the rows where it stands there; ``{subject}`` and other names are filled in
     skip         labels that are no interval, such as 0 in a column of triggers
     sfreq        Hz of a table with a row per sample: every run of rows with the same label is an interval, and `start`,
                  `end` and `duration` are not looked at
@@ -144,6 +147,7 @@ class IntervalSpec:
     duration: str = ""
     label: str = ""
     columns: tuple[str, ...] = ()
+    where: dict[str, str] = field(default_factory=dict)
     skip: tuple[str, ...] = ()
     time_scale: float = 1.0
     sfreq: float | None = None
@@ -234,8 +238,9 @@ class DatasetCard:
     """One dataset: identity, files, series, intervals, cuts, tasks. `preprocess` is applied in order before windows are cut.
 
     `root` is a folder under NEUROFM_DATA. `pattern` is the file or files of one recording under the root, such
-    as ``sub-{subject}.edf`` or ``{id}/*.gz``; recordings that are not listed are found by it. Recordings with
-    the same `session` share their channels: same units, same cap, same parcels.
+    as ``sub-{subject}.edf`` or ``{id}/*.gz``; recordings that are not listed are found by it, but for those that
+    `leave_out` names (id -> why). Recordings with the same `session` share their channels: same units, same cap, same
+    parcels.
     `expected` holds numbers that the files must show when they are read: n_recordings, n_subjects, duration_s
     (of all together) and n_channels.<signal> (of all sessions together).
     """
@@ -255,6 +260,7 @@ class DatasetCard:
     signals: dict[str, SignalSpec]
     intervals: dict[str, IntervalSpec] = field(default_factory=dict)
     recordings: tuple[RecordingSpec, ...] = ()
+    leave_out: dict[str, str] = field(default_factory=dict)
     subjects: SubjectTable | None = None
     archive: ArchiveSpec | None = None
     preprocess: tuple[StepSpec, ...] = ()
@@ -379,14 +385,14 @@ def data_root(card: Rooted) -> Path | None:
 
 
 def find_recordings(card: DatasetCard) -> tuple[RecordingSpec, ...]:
-    """The recordings listed in the card, or those whose files match its pattern, sorted by id."""
+    """The recordings listed in the card, or those whose files match its pattern without those left out, sorted by id."""
     root, expression = data_root(card), _as_expression(card.pattern)
     if card.recordings or not card.pattern or root is None:
         return card.recordings
     matches = (expression.fullmatch(p.relative_to(root).as_posix()) for p in root.glob(_PLACEHOLDER.sub("*", card.pattern)))
     found = {tuple(m.groupdict().items()): m.groupdict() for m in matches if m}
     specs = [RecordingSpec(id=values.pop("id", None) or "_".join(values.values()), values=values) for values in found.values()]
-    return tuple(sorted((_with_subject(s) for s in specs), key=lambda s: s.id))
+    return tuple(sorted((_with_subject(s) for s in specs if s.id not in card.leave_out), key=lambda s: s.id))
 
 
 def _with_subject(spec: RecordingSpec) -> RecordingSpec:

@@ -48,6 +48,7 @@ def _filled(signal: SignalSpec, spec: RecordingSpec) -> SignalSpec:
         unit_index=fill(signal.unit_index, spec),
         unit_counts=fill(signal.unit_counts, spec),
         trial_label=fill(signal.trial_label, spec),
+        where={column: fill(word, spec) for column, word in signal.where.items()},
     )
 
 

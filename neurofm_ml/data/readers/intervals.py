@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from neurofm_ml.data.readers.tables import as_number, is_number
-from neurofm_ml.data.readers.variables import as_texts, load_columns
+from neurofm_ml.data.readers.variables import as_texts, load_columns, rows_where
 from neurofm_ml.knowledge.cards import IntervalSpec, RecordingSpec, fill
 from neurofm_ml.types import Array, Intervals, Recording
 
@@ -25,6 +25,7 @@ def filled(described: IntervalSpec, spec: RecordingSpec) -> IntervalSpec:
         duration=fill(described.duration, spec),
         label=fill(described.label, spec),
         columns=tuple(fill(column, spec) for column in described.columns),
+        where={column: fill(word, spec) for column, word in described.where.items()},
     )
 
 
@@ -37,7 +38,7 @@ def read_intervals(path: Path, described: IntervalSpec) -> tuple[Intervals, tupl
     if described.sfreq is None:
         wanted = (described.start, described.end, described.duration, *wanted)
     names = tuple(dict.fromkeys(name for name in wanted if name))
-    columns = dict(zip(names, load_columns(path, names), strict=True))
+    columns = dict(zip(names, rows_where(path, described.where, load_columns(path, names)), strict=True))
     if len({len(c) for c in columns.values()}) > 1:
         raise ValueError(f"{', '.join(columns)} have {', '.join(str(len(c)) for c in columns.values())} rows; they must agree.")
     labels = as_texts(columns[described.label]) if described.label else None

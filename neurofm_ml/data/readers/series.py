@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from neurofm_ml.data.readers import media
 from neurofm_ml.data.readers.base import as_columns, check_times, naming, series_from_times
 from neurofm_ml.data.readers.layouts import end_to_end, on_the_circle
 from neurofm_ml.data.readers.tables import read_stream
-from neurofm_ml.data.readers.variables import as_texts, expand, load_variables
+from neurofm_ml.data.readers.variables import as_texts, expand, load_variables, rows_where
 from neurofm_ml.knowledge.cards import SignalSpec
 from neurofm_ml.types import Array, Intervals, Series, Signal, SpikeTrain
 
@@ -25,6 +26,8 @@ def read_series(path: Path, signal: SignalSpec) -> Series:
 
 def read_with_trials(path: Path, signal: SignalSpec) -> tuple[Series, Intervals | None]:
     """The series that `signal` describes, and where its trials lie when it is made of trials."""
+    if read_stimulus := media.reader_of(path, signal):
+        return read_stimulus(path, signal), None
     names, arrays, beside, headers = _load(path, signal)
     trials = None
     with naming(path):
@@ -49,7 +52,8 @@ def _load(path: Path, signal: SignalSpec) -> tuple[tuple[str, ...], list[Array],
     if signal.ragged:
         return names, [read_stream(path)], {}, ()
     beside = {field: name for field in _BESIDE if (name := getattr(signal, field))}
-    arrays, headers = load_variables(path, (*names, *beside.values()))
+    loaded, headers = load_variables(path, (*names, *beside.values()))
+    arrays = rows_where(path, signal.where, loaded)
     return names, arrays[: len(names)], dict(zip(beside, arrays[len(names) :], strict=True)), headers
 
 

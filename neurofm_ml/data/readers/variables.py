@@ -1,14 +1,14 @@
-"""Named arrays in files: MATLAB (v5, v7.3), HDF5, npz and npy without pickle, columns of text and of
-tracked poses, objects of R."""
+"""Named arrays in files: MATLAB (v5, v7.3), HDF5, npz and npy without pickle, objects of R, columns of text, of tracked
+poses and of aligned words."""
 
 import fnmatch
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from neurofm_ml.data.readers import pose, rdata
+from neurofm_ml.data.readers import pose, rdata, speech
 from neurofm_ml.data.readers.tables import read_table
 from neurofm_ml.types import Array
 
@@ -21,13 +21,10 @@ def load_variables(path: Path, names: Sequence[str]) -> tuple[list[Array], tuple
     Raises ValueError naming the variables that are there.
     """
     kind = _kind(path)
-    if kind == "text":
-        return _from_text(path, names)
-    if kind == "r":
-        return _from_r(path, names)
-    if kind == "pose":
-        return _from_pose(path, names)
-    loaders = {"matlab": _from_matlab, "hdf5": _from_hdf5, "npz": _from_npz, "npy": _from_npy}
+    tables = {"text": _from_text, "r": _from_r, "pose": _from_pose}
+    if kind in tables:
+        return tables[kind](path, names)
+    loaders = {"matlab": _from_matlab, "hdf5": _from_hdf5, "npz": _from_npz, "npy": _from_npy, "speech": _from_speech}
     return loaders[kind](path, names), ()
 
 
@@ -41,6 +38,18 @@ def load_columns(path: Path, names: Sequence[str]) -> list[Array]:
         picked = [table.header.index(_pick(path, name, table.header)) for name in names]
         return [np.array([row[i] for row in table.rows], dtype=str) for i in picked]
     return [as_column(array, f"{path}, variable {name!r}") for name, array in zip(names, load_variables(path, names)[0], strict=True)]
+
+
+def rows_where(path: Path, where: Mapping[str, str], arrays: Sequence[Array]) -> list[Array]:
+    """Of arrays with a row per row of the file, the rows whose columns hold the words that `where` asks for."""
+    if not where:
+        return list(arrays)
+    columns = dict(zip(where, map(as_texts, load_columns(path, tuple(where))), strict=True))
+    keep = np.all([columns[name] == word for name, word in where.items()], axis=0)
+    if not keep.any():
+        held = "; ".join(f"{name} holds {', '.join(np.unique(column)[:10])}" for name, column in columns.items())
+        raise ValueError(f"{path} has no row where {', '.join(f'{n} is {w!r}' for n, w in where.items())}; {held}.")
+    return [array[keep] for array in arrays]
 
 
 def as_column(array: Array, where: str) -> Array:
@@ -75,6 +84,8 @@ def _kind(path: Path) -> str:
         return "matlab"
     if path.suffix.lower() in rdata.SUFFIXES:
         return "r"
+    if path.suffix.lower() in speech.SUFFIXES:
+        return "speech"
     if pose.holds_pose(path):
         return "pose"
     if head.startswith(b"\x89HDF"):
@@ -180,6 +191,11 @@ def _from_text(path: Path, names: Sequence[str]) -> tuple[list[Array], tuple[str
     rest = [column for column in table.header if column not in named]
     arrays = [table.numbers([name])[:, 0] if name else table.numbers(rest) for name in names]
     return arrays, tuple(rest) if table.named and "" in names else ()
+
+
+def _from_speech(path: Path, names: Sequence[str]) -> list[Array]:
+    tiers = speech.load_tiers(path)
+    return [tiers[_pick(path, name, list(tiers))] for name in names]
 
 
 def _from_pose(path: Path, names: Sequence[str]) -> tuple[list[Array], tuple[str, ...]]:
