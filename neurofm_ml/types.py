@@ -230,7 +230,7 @@ class Recording:
         _need(bool(self.signals), f"recording {self.id!r} has no signals.")
         if self.span is None:
             # An empty series has no span of its own.
-            spans = [s.span for s in self.signals.values() if len(s.times)] or [(0.0, 0.0)]
+            spans = [s.span for s in self.signals.values() if len(s.times if isinstance(s, SpikeTrain) else s.values)] or [(0.0, 0.0)]
             object.__setattr__(self, "span", (min(s[0] for s in spans), max(s[1] for s in spans)))
         start, end = self.bounds
         _need(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from neurofm_ml.config import from_dict
+from neurofm_ml.data.lazy import LazyArray, chunks
 from neurofm_ml.knowledge.cards import DatasetCard
 from neurofm_ml.types import Array, Intervals, Recording, Samples, Series, Signal, SpikeTrain, Subject
 
@@ -45,7 +46,7 @@ def save_recording(recording: Recording, folder: Path) -> Path:
 def _save_series(series: Series, name: str, folder: Path) -> dict[str, Any]:
     described: dict[str, Any] = {"kind": type(series).__name__}
     for key, value in vars(series).items():
-        described[key] = _save_array(value, f"{name}.{key}.npy", folder) if isinstance(value, np.ndarray) else value
+        described[key] = _save_array(value, f"{name}.{key}.npy", folder) if isinstance(value, (np.ndarray, LazyArray)) else value
     return described
 
 
@@ -55,9 +56,21 @@ def _save_intervals(intervals: Intervals, name: str, folder: Path) -> dict[str, 
     return {"start": start, "end": end, "labels": list(intervals.labels), "columns": columns}
 
 
-def _save_array(values: Array, name: str, folder: Path) -> dict[str, str]:
-    """Text columns may come as objects; they are stored as fixed-width text, which needs no pickle."""
+def _save_array(values: Array | LazyArray, name: str, folder: Path) -> dict[str, str]:
+    """Text columns may come as objects; they are stored as fixed-width text, which needs no pickle. Values that are still
+    in their file pass through memory a piece at a time."""
+    if isinstance(values, LazyArray):
+        return _save_lazy(values, name, folder)
     np.save(folder / name, values.astype(str) if values.dtype == object else values, allow_pickle=False)
+    return {"array": name}
+
+
+def _save_lazy(values: LazyArray, name: str, folder: Path) -> dict[str, str]:
+    with (folder / name).open("wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(values.dtype), "fortran_order": False, "shape": values.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for rows in chunks(values):
+            file.write(np.ascontiguousarray(rows).data)
     return {"array": name}
 
 

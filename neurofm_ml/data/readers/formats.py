@@ -28,13 +28,14 @@ def begins(*magic: bytes) -> Holds:
 
 #: In order of looking: the first that a file holds reads it, else the first whose suffix it has.
 FORMATS: tuple[Format, ...] = (
-    Format("NWB", (".nwb",), nwb.read_file),
+    Format("NWB", (".nwb",), nwb.read_file, nwb.is_nwb),
     Format("EDF", (".edf",), electrophysiology.read_file, begins(b"0       ")),
     Format("BDF", (".bdf",), electrophysiology.read_file, begins(b"\xffBIOSEMI")),
     Format("FIF", (".fif", ".fif.gz"), electrophysiology.read_file, begins(b"\x00\x00\x00\x64\x00\x00\x00\x1f")),
     Format("BrainVision", (".vhdr",), electrophysiology.read_file, begins(b"Brain Vision Data Exchange Header", b"BrainVision Data Exchange Header")),
     Format("EEGLAB", (".set",), electrophysiology.read_file),
-    Format("NIfTI", nifti.SUFFIXES, nifti.read_file, lambda path, head: b"n+1\0" == head[344:348] or b"n+2\0" == head[4:8]),
+    Format("KIT", (".sqd", ".con"), electrophysiology.read_file),
+    Format("NIfTI", nifti.SUFFIXES, nifti.read_file, lambda path, head: head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0"),
 )  # fmt: skip
 
 

@@ -137,25 +137,45 @@ def test_formats_of_mne(file: str, kind: str, shape: tuple[int, int], sfreq: flo
     series = signal(recording, kind)
     assert (series.values.shape, series.sfreq) == (shape, sfreq)
     assert series.unit == {"eeg": "V", "mag": "T"}[kind]
-    assert np.median(series.values.std(axis=0)) < {"eeg": 1e-2, "mag": 1e-9}[kind], "SI units"
+    assert np.median(np.asarray(series.values).std(axis=0)) < {"eeg": 1e-2, "mag": 1e-9}[kind], "SI units"
     assert len(recording.intervals["events"].start if n_events else []) == n_events
 
 
 def test_patch_clamp_in_nwb() -> None:
     sweeps = read_file(EPHYS / "nwb/intracellular_NWBShowcase/Lantyer/LantyerEtAl2018_180817_ME_9_CC.nwb")
-    assert len(sweeps.signals) == 10
-    assert sweeps.modalities == ("intracellular",)
-    first = signal(sweeps, "CurrentClampSeries_01")
-    assert (first.values.shape, first.sfreq, first.unit) == ((23200, 1), 20000.0, "volts")
-    assert -0.1 < np.median(first.values) < -0.04
+    assert {name: s.modality for name, s in sweeps.signals.items()} == {
+        "CurrentClampSeries": "intracellular", "CurrentClampStimulusSeries": "task"
+    }  # fmt: skip
+    voltage, current = (signal(sweeps, name) for name in sweeps.signals)
+    assert (voltage.values.shape, voltage.sfreq, voltage.unit, current.unit) == ((232000, 1), 20000.0, "volts", "amperes")
+    assert -0.1 < np.median(voltage.values) < -0.04
+    table = sweeps.intervals["sweeps"]
+    assert table.labels[1] == "CurrentClampSeries_02"
+    np.testing.assert_allclose(table.start, np.arange(10) * 1.16)
+    steps = [current.slice(a + 0.3, a + 0.5).values.mean() - current.slice(a, a + 0.05).values.mean() for a in table.start]
+    np.testing.assert_allclose(1e12 * np.array(steps), 40 * np.arange(1, 11), rtol=0.01)
     assert sweeps.subject.age == pytest.approx(105 / 365.25)
     clamp = read_file(EPHYS / "nwb/intracellular_NWBShowcase/Lantyer/LantyerEtAl2018_171220_NC_156_ST100_C.nwb")
-    assert signal(clamp, "VoltageClampSeries_02").sfreq == 50000.0
+    assert {s.unit for s in clamp.signals.values() if isinstance(s, Signal)} == {"amperes", "volts"}
+    assert (signal(clamp, "VoltageClampSeries").sfreq, clamp.duration) == (50000.0, 2.2)
 
 
-def test_evoked_fif_holds_no_recording() -> None:
-    with pytest.raises(ValueError, match=r"test-ave.fif.gz cannot be read by MNE \(No raw data"):
-        read(EPHYS / "meg/mne_test_data/tests/data/test-ave.fif.gz")
+def test_evoked_responses_lie_end_to_end() -> None:
+    """Gradiometers move more after the event than before it, in every condition."""
+    recording = read_file(EPHYS / "meg/mne_test_data/tests/data/test-ave.fif.gz")
+    conditions, grad = recording.intervals["conditions"], signal(recording, "grad")
+    assert conditions.labels == ("Left Auditory", "Right Auditory", "Left visual", "Right visual")
+    assert conditions.columns["nave"].tolist() == [3, 6, 6, 6]
+    assert {k: signal(recording, k).values.shape for k in ("grad", "mag", "eeg")} == {
+        "grad": (1684, 204),
+        "mag": (1684, 102),
+        "eeg": (1684, 60),
+    }
+    for start, end, tmin in zip(conditions.start, conditions.end, conditions.columns["tmin"], strict=True):
+        before, after = grad.slice(start, start - tmin).values, grad.slice(start - tmin, end).values
+        level = before.mean(axis=0)
+        assert 1.03 < np.sqrt(np.mean((after - level) ** 2) / np.mean((before - level) ** 2)) < 1.3
+    assert any("averaged over trials" in note for note in recording.history)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +184,7 @@ def test_evoked_fif_holds_no_recording() -> None:
         ("nwb/intracellular_NWBShowcase/Lantyer", "LantyerEtAl2018_180817_ME_9_CC.nwb", None, "ME_9_CC.nwb is damaged, cut short"),
         ("meg/mne_test_data/edf/tests/data", "test.edf", None, "test.edf is cut short: its header states 6 data records"),
         ("meg/mne_test_data/edf/tests/data", "test.bdf", None, "test.bdf is cut short: its header states 1 data records"),
-        ("meg/mne_test_data/brainvision/tests/data", "test.eeg", "test.vhdr", "data end at 3.95 s but a marker lies at 7.6"),
+        ("meg/mne_test_data/brainvision/tests/data", "test.eeg", "test.vhdr", "data end at point 3950 but a marker lies at 7700"),
         ("eeg/eeglab_sample", "eeglab_data.fdt", "eeglab_data.set", "eeglab_data.set cannot be read by MNE"),
         ("meg/mne_test_data/kit/tests/data", "test_bin_raw.fif", None, "test_bin_raw.fif cannot be read by MNE"),
     ],

@@ -1,0 +1,73 @@
+"""Whether a file is as long as its header says: EDF, BDF, BrainVision and EEGLAB, where MNE reads what is left of it."""
+
+import re
+from pathlib import Path
+
+#: BrainVision's number formats, in bytes.
+_BYTES = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4, "IEEE_FLOAT_64": 8}
+
+
+def check_size(path: Path) -> None:
+    """Raises ValueError for a file that is shorter than its header states."""
+    check = {".edf": _check_edf, ".bdf": _check_edf, ".vhdr": _check_brainvision}.get(path.suffix.lower())
+    if check is not None:
+        check(path)
+
+
+def _check_edf(path: Path) -> None:
+    """The header of EDF and BDF states how many data records follow; MNE would read as many as there are."""
+    with path.open("rb") as file:
+        head = file.read(256)
+        try:
+            n_header, n_records, n_chans = int(head[184:192]), int(head[236:244]), int(head[252:256])
+            rest = file.read(256 * n_chans)
+            per_record = sum(int(rest[216 * n_chans + 8 * i : 216 * n_chans + 8 * (i + 1)]) for i in range(n_chans))
+        except ValueError:
+            raise ValueError(f"{path} has no EDF header; it is damaged or another format, get it again.") from None
+    size = path.stat().st_size
+    needed = n_header + n_records * per_record * (3 if head[0] == 0xFF else 2)
+    if size < needed:
+        raise ValueError(
+            f"{path} is cut short: its header states {n_records} data records ({needed} bytes), the file has {size}; get it again."
+        )
+
+
+def _check_brainvision(path: Path) -> None:
+    """The data are as many frames as the header states (`DataPoints`), else a whole number, and no marker lies beyond them."""
+    head = _text(path)
+    data, n_chans, kind = (_field(head, name) for name in ("DataFile", "NumberOfChannels", "BinaryFormat"))
+    if data is None or n_chans is None or kind not in _BYTES:
+        return  # text, or no header at all, which MNE tells
+    file = path.parent / data.replace("$b", path.stem)
+    if not file.exists():
+        raise ValueError(f"{path}: its data file {file.name} is not there; put the two side by side.")
+    frame, size = int(n_chans) * _BYTES[kind], file.stat().st_size
+    if size % frame:
+        raise ValueError(f"{file} is cut short: its {size} bytes are no whole number of frames of {frame} bytes; get it again.")
+    stated, last = _field(head, "DataPoints"), _last_marker(path, head)
+    if stated and int(stated) != size // frame:
+        raise ValueError(f"{file} is cut short: its header states {stated} data points, the file has {size // frame}; get it again.")
+    if last > size // frame:
+        raise ValueError(f"{file}: its data end at point {size // frame} but a marker lies at {last}; the file is cut short, get it again.")
+
+
+def _last_marker(path: Path, head: str) -> int:
+    """Data point of the last marker, 0 without any."""
+    markers = path.parent / (_field(head, "MarkerFile") or "").replace("$b", path.stem)
+    if not markers.is_file():
+        return 0
+    points = re.findall(r"^Mk\d+=[^,]*,[^,]*,(\d+)", _text(markers), re.MULTILINE)
+    return max(map(int, points), default=0)
+
+
+def _text(path: Path) -> str:
+    raw = path.read_bytes()
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+def _field(head: str, name: str) -> str | None:
+    match = re.search(rf"^{name}=(.*?)\s*$", head, re.MULTILINE)
+    return match[1] if match else None
