@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from neurofm_ml.data.readers.base import adopt, naming, series_from_times
+from neurofm_ml.data.readers.adopt import adopt
+from neurofm_ml.data.readers.base import naming, series_from_times
 from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, recording_files
 from neurofm_ml.types import Array, Intervals, Recording, Series, Subject
 

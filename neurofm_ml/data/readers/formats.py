@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from neurofm_ml.data.readers import electrophysiology, nifti, nwb
+from neurofm_ml.data.readers import electrophysiology, eyelink, media, nifti, nwb, speech
 from neurofm_ml.types import Recording
 
 #: Whether a path, whose first bytes are given (b"" for a folder), holds a format.
@@ -36,6 +36,10 @@ FORMATS: tuple[Format, ...] = (
     Format("EEGLAB", (".set",), electrophysiology.read_file),
     Format("KIT", (".sqd", ".con"), electrophysiology.read_file),
     Format("NIfTI", nifti.SUFFIXES, nifti.read_file, lambda path, head: head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0"),
+    Format("EyeLink", (".asc",), eyelink.read_file, begins(b"** CONVERTED FROM")),
+    Format("sound", media.SOUNDS, media.read_file),
+    Format("video", media.VIDEOS, media.read_file),
+    Format("aligned speech", speech.SUFFIXES, media.read_file),
 )  # fmt: skip
 
 
