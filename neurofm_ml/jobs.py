@@ -32,6 +32,7 @@ from neurofm_ml import presets
 from neurofm_ml.config import config, from_dict, to_dict
 from neurofm_ml.files import file_hash, git_revision, write_json
 from neurofm_ml.knowledge.cards import datasets
+from neurofm_ml.knowledge.tables import tables
 from neurofm_ml.registry import Registry
 from neurofm_ml.types import Preempted, Report
 
@@ -179,6 +180,23 @@ def read_foci(cfg: presets.FociConfig, inputs: Inputs, out: Path) -> Report:
     from neurofm_ml.data.foci import ingest_foci
 
     return ingest_foci(cfg, out)
+
+
+TABLE = claims(
+    "keys_are_unique",
+    "types_hold",
+    "ranges_hold",
+    "expected_numbers",
+    warn=("rows_are_in_every_file", "no_column_is_empty", "files_are_named"),
+)
+
+
+@job("read_table", presets.TableConfig, "1", checks=TABLE, reads=lambda cfg: to_dict(tables()[cfg.table]))
+def read_table(cfg: presets.TableConfig, inputs: Inputs, out: Path) -> Report:
+    """Files of a table card -> one table, a summary of its columns, and whether the card's words hold."""
+    from neurofm_ml.data.tables.job import read_table
+
+    return read_table(cfg, inputs["raw"], out)
 
 
 @job("pretrain", presets.PretrainConfig, "1", checks=claims("loss_is_finite", warn=("loss_fell",)), resumes=True)

@@ -107,7 +107,14 @@ class ScalerConfig:
 class FociConfig:
     """Read a corpus of activation coordinates."""
 
-    corpus: Literal["nback_flanker"] = "nback_flanker"
+    corpus: str = "nback_flanker"
+
+
+@config
+class TableConfig:
+    """Join the files of a table and judge it by its card."""
+
+    table: str
 
 
 # ---------------------------------------------------------------- models
