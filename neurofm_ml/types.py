@@ -277,7 +277,8 @@ class Foci:
     """Activation peaks of published studies: xyz (n, 3) millimetres as published, one row per peak.
 
     study, contrast, direction and space (n,) say what each peak belongs to; direction is "activation",
-    "deactivation" or "unknown", space "MNI", "TAL" (Talairach), "OTHER" or "UNKNOWN".
+    "deactivation" or "unknown", space "MNI", "TAL" (Talairach), "OTHER" or "UNKNOWN". sample_size (n,) is
+    how many people are behind the contrast, NaN where that is not said.
     """
 
     xyz: Array
@@ -286,10 +287,11 @@ class Foci:
     direction: Array
     space: Array
     source: str
+    sample_size: Array | None = None
 
     def __post_init__(self) -> None:
         _need(self.xyz.ndim == 2 and self.xyz.shape[1] == 3, f"xyz needs shape (n, 3), got {self.xyz.shape}.")
-        for name in ("study", "contrast", "direction", "space"):
+        for name in ("study", "contrast", "direction", "space", *(("sample_size",) if self.sample_size is not None else ())):
             _need(len(getattr(self, name)) == len(self.xyz), f"{name} has {len(getattr(self, name))} entries for {len(self.xyz)} peaks.")
 
     def __repr__(self) -> str:

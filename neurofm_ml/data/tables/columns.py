@@ -45,7 +45,7 @@ def _present(cells: Array, codes: set[str]) -> Array:
     """`cells` with None where there is no value. A code that is a number means it however it is written (-9999, -9999.0)."""
     numbers = [float(code) for code in codes if is_number(code)]
     if cells.dtype.kind == "f":
-        return np.where(np.isnan(cells) | np.isin(cells, numbers), None, cells)
+        return np.array([None if v != v or v in numbers else v for v in cells.tolist()], object)
     texts = [None if cell is None or (text := str(cell).strip()) in MISSING or text in codes else text for cell in cells]
     return np.array([None if t is not None and numbers and is_number(t) and float(t) in numbers else t for t in texts], object)
 
@@ -67,7 +67,7 @@ def _numbers(name: str, present: Array, kind: str, spec: ColumnSpec, rows: Seque
         if kind == "whole" and values[i] != np.floor(values[i]):
             faults.append(Fault("types_hold", f"{name} of {rows[i]} is {values[i]:g}, not a whole number"))
     low, high = (np.nan if bound is None else bound for bound in (spec.low, spec.high))
-    for i in np.flatnonzero((values < low) | (values > high)):
+    for i in np.flatnonzero((values < low) | (values > high)).tolist():
         faults.append(Fault("ranges_hold", f"{name} of {rows[i]} is {values[i]:g} {spec.unit}".rstrip() + f", outside {low:g} to {high:g}"))
     return Column(values, kind, spec, faults)
 

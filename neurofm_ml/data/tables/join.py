@@ -62,9 +62,9 @@ def join(card: TableCard) -> Joined:
             faults += _key_faults(path, keys)
     order = {key: i for i, key in enumerate(dict.fromkeys(key for keys, _ in parts for key in keys))}
     rows = [_JOINT.join(key) for key in order]
-    columns = {name: parse(name, cells, card, rows) for name, cells in _laid_out(card, parts, order).items()}
+    parsed = {name: parse(name, cells, card, rows) for name, cells in _laid_out(card, parts, order).items()}
     shared = sum(n == len(parts) for n in Counter(key for keys, _ in parts for key in set(keys)).values())
-    return Joined(list(order), columns, faults, shared)
+    return Joined(list(order), parsed, faults, shared)
 
 
 def _part(path: Path, file: TableFile, card: TableCard, root: Path, first: list[Key]) -> tuple[list[Key], dict[str, Array]]:
