@@ -5,7 +5,7 @@ A new reader is a function ``(card, spec) -> Recording`` in its own file and one
 
 from pathlib import Path
 
-from neurofm_ml.data.readers import arrays, electrophysiology, eyelink, nelpy, nifti, nwb, parcels, uci_eeg
+from neurofm_ml.data.readers import arrays, biane, electrophysiology, eyelink, nelpy, nifti, nwb, parcels, uci_eeg
 from neurofm_ml.data.readers.base import Reader, each
 from neurofm_ml.data.readers.formats import FORMATS, format_of
 from neurofm_ml.data.simulate import simulate
@@ -23,6 +23,7 @@ READERS.add("parcels", each(parcels.read_recording))
 READERS.add("nifti", each(nifti.read_recording))
 READERS.add("uci_eeg", each(uci_eeg.read_recording))
 READERS.add("nelpy", each(nelpy.read_recording))
+READERS.add("biane", each(biane.read_recording))
 
 
 def read(source: str | Path | DatasetCard, signal: SignalSpec | None = None) -> Recording | list[Recording]:
