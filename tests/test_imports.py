@@ -34,12 +34,12 @@ HOMES = {
     "lightning_fabric": ["training/*"],
     "matplotlib": ["*"],
     "mamba_ssm": ["nn/ssm.py"],
-    "mne": ["data/readers/*"],
+    "mne": ["data/readers/*", "data/preprocess/source.py"],
     "nimare": ["data/foci.py"],
     "onnx": ["release/*"],
     "onnxruntime": ["release/*"],
     "pynwb": ["data/readers/nwb.py"],
-    "sklearn": ["evaluation/*"],
+    "sklearn": ["evaluation/*", "data/preprocess/artefacts.py"],
     "wandb": ["training/tracking.py"],
 }
 TORCH_FREE = ["types.py", "config.py", "registry.py", "files.py", "metrics.py", "presets.py", "jobs.py", "knowledge/*"]

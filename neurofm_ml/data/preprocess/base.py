@@ -104,6 +104,13 @@ def only(names: Sequence[str]) -> str:
     return names[0]
 
 
+def one_channel(signal: Signal, name: str) -> Array:
+    """(n_times,) float64 of the channel `name`, of the only one when it is empty."""
+    if name not in signal.ch_names and (name or len(signal.ch_names) > 1):
+        raise ValueError(f"channel is {name!r}; name one of {', '.join(signal.ch_names)}.")
+    return np.asarray(signal.values)[:, signal.ch_names.index(name) if name else 0].astype(np.float64)
+
+
 def add_signal(recording: Recording, name: str, signal: Signal, card: DatasetCard) -> Recording:
     """`recording` with one more signal, of the modality that the card names."""
     if name in recording.signals:
