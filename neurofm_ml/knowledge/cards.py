@@ -447,7 +447,8 @@ def files_of(card: DatasetCard, spec: RecordingSpec) -> list[Path]:
     """The files of one recording that are here, sorted."""
     root = data_root(card)
     described: list[SignalSpec | IntervalSpec] = [*card.signals.values(), *card.intervals.values()]
-    patterns = {fill(p, spec) for d in described if (p := d.file or card.pattern)}
+    own = [d for d in described if not d.recordings or spec.id in d.recordings]
+    patterns = {fill(p, spec) for d in own if (p := d.file or card.pattern)}
     return sorted({file for pattern in patterns for file in root.glob(pattern)}) if root else []
 
 
