@@ -5,7 +5,7 @@ A new reader is a function ``(card, spec) -> Recording`` in its own file and one
 
 from pathlib import Path
 
-from neurofm_ml.data.readers import arrays, biane, electrophysiology, eyelink, nelpy, nifti, nwb, parcels, uci_eeg
+from neurofm_ml.data.readers import arrays, axona, biane, bids, electrophysiology, eyelink, nelpy, nifti, nwb, parcels, physionet, uci_eeg
 from neurofm_ml.data.readers.base import Reader, each
 from neurofm_ml.data.readers.formats import FORMATS, format_of
 from neurofm_ml.data.simulate import simulate
@@ -19,6 +19,9 @@ READERS.add("arrays", each(arrays.read_recording))
 READERS.add("nwb", each(nwb.read_recording))
 READERS.add("electrophysiology", each(electrophysiology.read_recording))
 READERS.add("eyelink", each(eyelink.read_recording))
+READERS.add("axona", each(axona.read_recording))
+READERS.add("physionet", each(physionet.read_recording))
+READERS.add("bids", each(bids.read_recording))
 READERS.add("parcels", each(parcels.read_recording))
 READERS.add("nifti", each(nifti.read_recording))
 READERS.add("uci_eeg", each(uci_eeg.read_recording))

@@ -83,21 +83,6 @@ def _described(card: DatasetCard, spec: RecordingSpec) -> tuple[dict[str, Interv
     return found, notes
 
 
-def adopt(found: Recording, card: DatasetCard, spec: RecordingSpec, path: Path) -> Recording:
-    """A recording from a file that describes itself, with the identity and the signals that its card names.
-
-    Raises ValueError for a signal that the file does not hold.
-    """
-    signals: dict[str, Series] = {}
-    for name, signal in card.signals.items():
-        source = str(signal.variable or name)
-        if source not in found.signals:
-            raise ValueError(f"{path}: signal {name!r} looks for {source!r}, which is not there; there is {', '.join(found.signals)}.")
-        signals[name] = replace(found.signals[source], modality=signal.modality)
-    adopted = build(card, spec, signals, found.intervals, found.history[1:])
-    return adopted if spec.subject or card.subjects else replace(adopted, subject=found.subject)
-
-
 def check_times(times: Array) -> Array:
     """`times` (n,) as float64 seconds. Raises ValueError where they cannot be seconds from a session's start."""
     times = np.asarray(times, dtype=np.float64)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from neurofm_ml.data.readers import electrophysiology, eyelink, media, nifti, nwb, speech
+from neurofm_ml.data.readers import axona, bids, electrophysiology, eyelink, media, nifti, nwb, physionet, speech
 from neurofm_ml.types import Recording
 
 #: Whether a path, whose first bytes are given (b"" for a folder), holds a format.
@@ -33,8 +33,11 @@ FORMATS: tuple[Format, ...] = (
     Format("BDF", (".bdf",), electrophysiology.read_file, begins(b"\xffBIOSEMI")),
     Format("FIF", (".fif", ".fif.gz"), electrophysiology.read_file, begins(b"\x00\x00\x00\x64\x00\x00\x00\x1f")),
     Format("BrainVision", (".vhdr",), electrophysiology.read_file, begins(b"Brain Vision Data Exchange Header", b"BrainVision Data Exchange Header")),
+    Format("Axona", (), axona.read_file, begins(b"trial_date")),
     Format("EEGLAB", (".set",), electrophysiology.read_file),
     Format("KIT", (".sqd", ".con"), electrophysiology.read_file),
+    Format("WFDB", (".hea",), physionet.read_file),
+    Format("BIDS", (), bids.read_folder, bids.is_bids),
     Format("NIfTI", nifti.SUFFIXES, nifti.read_file, lambda path, head: head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0"),
     Format("EyeLink", (".asc",), eyelink.read_file, begins(b"** CONVERTED FROM")),
     Format("sound", media.SOUNDS, media.read_file),

@@ -21,6 +21,8 @@ from neurofm_ml.data.readers.electrophysiology.sizes import check_size
 from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, recording_files
 from neurofm_ml.types import Array, Intervals, Recording, Signal, Subject
 
+SUFFIXES = (".edf", ".bdf", ".fif", ".fif.gz", ".vhdr", ".set", ".sqd", ".con")
+
 T = TypeVar("T")
 
 #: MNE's channel type -> (modality, unit).

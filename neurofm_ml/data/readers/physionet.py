@@ -1,0 +1,112 @@
+"""WFDB records of PhysioNet through wfdb: a ``.hea`` beside its signal files, and annotations (``.atr``) as intervals.
+
+Channels of one rate and unit become one Signal named "physio"; where a record holds several, each is named after its unit
+and rate. Values are in the physical units that the header states, and stay in the file until they are asked for.
+"""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neurofm_ml.data.lazy import lazy
+from neurofm_ml.data.readers.adopt import adopt
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, recording_files
+from neurofm_ml.types import Array, Intervals, Recording, Signal, Subject
+
+#: Extensions of annotations: checked by people, beats found, rhythms, sleep, ST.
+_ANNOTATORS = ("atr", "qrs", "ecg", "ari", "apn", "st")
+
+
+def read_recording(card: DatasetCard, spec: RecordingSpec) -> Recording:
+    """One record of a card; its pattern matches the ``.hea`` and, for the record of what was read, the files beside it."""
+    files = [p for p in recording_files(card, spec, card.pattern) if p.suffix == ".hea"]
+    if len(files) != 1:
+        raise ValueError(f"{card.name}/{spec.id}: {len(files)} .hea files match the pattern; it needs to match one.")
+    return adopt(read_file(files[0]), card, spec, files[0])
+
+
+def read_file(path: Path) -> Recording:
+    """The record that the header `path` describes. Raises ValueError for one that is damaged or cut short."""
+    import wfdb
+
+    base = path.with_name(path.name.removesuffix(".hea"))
+    try:
+        header = wfdb.rdheader(str(base), rd_segments=True)
+    except Exception as error:  # whatever a broken header does to the parser
+        raise ValueError(f"{path} is no WFDB header that can be read ({error}); get the record again.") from None
+    signals = _signals(base, header)
+    for signal in signals.values():
+        signal.values[len(signal.values) - 1 :]  # a file that is cut short has no last row
+    return Recording(
+        id=path.stem,
+        dataset="file",
+        subject=Subject(path.stem),
+        session=path.stem,
+        species="unknown",
+        licence="unknown",
+        signals=signals,
+        intervals=_annotations(base),
+        history=("read (physionet)", *(f"comment: {text}" for text in header.comments or ())),
+    )
+
+
+def _signals(base: Path, header: Any) -> dict[str, Signal]:
+    """Signals of the channels that share rate and unit. Of several segments, the first describes the channels."""
+    first = header.segments[0] if hasattr(header, "segments") else header
+    if not first.n_sig:
+        raise ValueError(f"{base}.hea describes no signals; annotations alone are no recording.")
+    groups: dict[tuple[int, str], list[int]] = defaultdict(list)
+    for i, key in enumerate(zip(first.samps_per_frame, first.units, strict=True)):
+        groups[key].append(i)
+    signals: dict[str, Signal] = {}
+    for (per_frame, unit), picks in groups.items():
+        sfreq = float(header.fs) * per_frame
+        name = "physio" if len(groups) == 1 else f"{unit}_{sfreq:g}Hz"
+        values = _values(base, picks, per_frame, int(header.sig_len))
+        signals[name] = Signal(values, sfreq, "physio", 0.0, tuple(first.sig_name[i] for i in picks), unit=unit)
+    return signals
+
+
+def _values(base: Path, picks: list[int], per_frame: int, n_frames: int) -> Array:
+    """(n_frames * per_frame, n_picks) that stay in the file."""
+    import wfdb
+
+    def read(start: int, stop: int) -> Array:
+        if start >= stop:
+            return np.empty((0, len(picks)), np.float32)
+        lo, hi = start // per_frame, -(-stop // per_frame)
+        try:
+            record = wfdb.rdrecord(str(base), lo, hi, picks, smooth_frames=per_frame == 1)
+        except (ValueError, OSError, IndexError) as error:
+            raise ValueError(f"{base}.hea: its signals cannot be read ({error}); a file is cut short or missing, get it again.") from None
+        values = record.p_signal if per_frame == 1 else np.stack(record.e_p_signal, axis=1)
+        return np.asarray(values[start - lo * per_frame : stop - lo * per_frame], np.float32)
+
+    return lazy((n_frames * per_frame, len(picks)), read)
+
+
+def _annotations(base: Path) -> dict[str, Intervals]:
+    """ "beats" and the other "annotations" of each annotator, instants labelled by their symbol."""
+    import wfdb
+    from wfdb.io.annotation import ann_labels, is_qrs
+
+    beats = {label.symbol for label in ann_labels if is_qrs[label.label_store]}
+    found = {}
+    for extension in _ANNOTATORS:
+        if not base.with_name(f"{base.name}.{extension}").exists():
+            continue
+        notes = wfdb.rdann(str(base), extension)
+        is_beat = np.array([symbol in beats for symbol in notes.symbol], bool)
+        for kind, keep in (("beats", is_beat), ("annotations", ~is_beat)):
+            if keep.any():
+                name = kind if extension == "atr" else f"{kind}_{extension}"
+                found[name] = _instants(notes, np.flatnonzero(keep))
+    return found
+
+
+def _instants(notes: Any, keep: Array) -> Intervals:
+    seconds = notes.sample[keep] / notes.fs
+    text = np.array([notes.aux_note[i].strip("\0 ") for i in keep])
+    return Intervals(seconds, seconds, tuple(notes.symbol[i] for i in keep), {"note": text} if any(text) else {})
