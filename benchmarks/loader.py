@@ -27,7 +27,7 @@ import webdataset as wds
 from torch.utils.data import DataLoader
 
 from neurofm_ml.data.loader import Loader
-from neurofm_ml.data.shards import write_index, write_manifest, write_shards
+from neurofm_ml.data.shards import write_manifest, write_shards
 
 SHAPE = (64, 500)
 SAMPLES = 3008
@@ -42,9 +42,8 @@ def write(out: Path, n: int, shape: tuple[int, ...]) -> Path:
     rng = np.random.default_rng(0)
     keys = [f"bench-{i:06d}" for i in range(n)]
     members = write_shards(((key, {"x": rng.standard_normal(shape, np.float32)}) for key in keys), out, "train", 50_000_000)
-    write_index(out, members)
     pq.write_table(pa.table({"key": keys, "split": ["train"] * n}), out / "windows.parquet")
-    write_manifest(out, {})
+    write_manifest(out, [members], {})
     return out
 
 

@@ -86,10 +86,15 @@ class QualityConfig:
 
 @config
 class ShardsConfig:
-    """Cut one dataset's recordings into windows, split them, write WebDataset shards."""
+    """Cut one dataset's recordings into windows, split them, write WebDataset shards.
+
+    `layout` "multimodal" keeps all signals of a window side by side, "modality" gives each modality tars of its own:
+    for those who read few of many signals from behind a URL.
+    """
 
     dataset: str
     shard_mb: float = 50.0
+    layout: Literal["multimodal", "modality"] = "multimodal"
 
     def __post_init__(self) -> None:
         _positive(self, "shard_mb")

@@ -14,6 +14,7 @@ import numpy as np
 
 from neurofm_ml.config import from_dict
 from neurofm_ml.data.lazy import LazyArray, chunks
+from neurofm_ml.data.stores import open_files
 from neurofm_ml.knowledge.cards import DatasetCard
 from neurofm_ml.types import Array, Intervals, Recording, Samples, Series, Signal, SpikeTrain, Subject
 
@@ -122,9 +123,10 @@ def load_recordings(artifact: Path) -> Iterator[Recording]:
         yield load_recording(folder)
 
 
-def load_card(artifact: Path) -> DatasetCard:
-    """The dataset card that an artifact was made with."""
-    path = artifact / "card.json"
-    if not path.exists():
-        raise ValueError(f"{artifact} has no card.json; it is no artifact of a dataset.")
-    return from_dict(DatasetCard, json.loads(path.read_text()), str(path))
+def load_card(artifact: Path | str) -> DatasetCard:
+    """The dataset card that an artifact, in a folder or behind a URL, was made with."""
+    files = open_files(artifact)
+    try:
+        return from_dict(DatasetCard, json.loads(files.read("card.json")), files.path("card.json"))
+    except FileNotFoundError:
+        raise ValueError(f"{artifact} has no card.json; it is no artifact of a dataset.") from None

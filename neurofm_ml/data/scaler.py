@@ -4,7 +4,6 @@ The windows are read one after the other; samples that two windows share count o
 are square-rooted first, which makes the deviation of a Poisson count about one half at any rate.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from neurofm_ml.data.recordings import load_card
-from neurofm_ml.data.shards import Reader, decode_npy, read_index
+from neurofm_ml.data.shards import Reader, read_index
 from neurofm_ml.data.windows import read_channels
 from neurofm_ml.presets import ScalerConfig
 from neurofm_ml.types import Array, Check, Report
@@ -91,28 +90,19 @@ def _moments(artifact: Path, channels: Mapping[str, Any], modality: str) -> "dic
 
 def _training_samples(artifact: Path, wanted: Iterable[str]) -> Iterator[tuple[str, str, Array]]:
     """(session, signal, values (T, C) float64): every training sample once, window by window."""
-    index = read_index(artifact)
-    reader, row_of = Reader(index), {key: row for row, key in enumerate(index.keys.to_pylist())}
+    reader = Reader(read_index(artifact))
     table = pd.read_parquet(artifact / "windows.parquet")
     for _, windows in table[table.split == "train"].sort_values("start").groupby("recording", sort=False):
         seen: dict[str, float] = {}
         for window in windows.itertuples():
-            row = row_of[window.key]
-            signals = json.loads(_member(reader, row, "json").tobytes())["signals"]
+            row = reader.index.row_of[str(window.key)]
+            signals = reader.member(row, "json")["signals"]
             for name in sorted(set(wanted) & set(signals)):
                 t0, sfreq = signals[name]["t0"], signals[name]["sfreq"]
-                values = decode_npy(_member(reader, row, name))
+                values = reader.member(row, name)
                 new = values[max(0, round((seen.get(name, t0) - t0) * sfreq)) :]
                 seen[name] = max(seen.get(name, t0), t0 + len(values) / sfreq)
                 yield str(window.session), name, new.astype(np.float64)
-
-
-def _member(reader: Reader, row: int, field: str) -> Array:
-    """(n,) uint8: the checked bytes of one member."""
-    column = reader.index.fields.index(field)
-    payload = np.empty(reader.index.size[row, column], np.uint8)
-    reader.read_into(row, column, [payload])
-    return payload
 
 
 class Moments:

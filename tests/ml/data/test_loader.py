@@ -18,9 +18,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurofm_ml.data import shards
+from neurofm_ml.data import stores
 from neurofm_ml.data.loader import CHUNK, CHUNKS_PER_BLOCK, Loader, Mixture, Order, splitmix64
-from neurofm_ml.data.shards import Sample, write_index, write_manifest, write_shards
+from neurofm_ml.data.shards import Sample, write_manifest, write_shards
 
 N = 61
 TRAIN = 50
@@ -31,15 +31,13 @@ def write(out: Path, n: int = N, name: str = "R", fields: Callable[[int], dict[s
     out.mkdir()
     fields = fields or (lambda i: {"x": np.full((4, 3), i, np.float32), "json": {"i": i}})
     samples: list[Sample] = [(f"{name}-{i:06d}", fields(i)) for i in range(n)]
-    members = write_shards(samples, out, "all", max_bytes=40_000)
-    write_index(out, members)
     columns = {
         "key": [key for key, _ in samples],
         "split": ["train" if i < TRAIN else "test" for i in range(n)],
         "recording": ["ab"[i // 10 % 2] for i in range(n)],
     }
     pq.write_table(pa.table(columns), out / "windows.parquet")
-    write_manifest(out, {})
+    write_manifest(out, [write_shards(samples, out, "all", max_bytes=40_000)], {})
     return out
 
 
@@ -226,7 +224,7 @@ def test_rows_count_through_several_artifacts(artifact: Path, tmp_path: Path) ->
     [
         ({"split": "validation"}, r"no window of .* has \{'split': \['validation'\]"),
         ({"where": {"recording": ["z"]}}, "no window of"),
-        ({"where": {"animal": ["a"]}}, "has no column 'animal'; it has key, split, recording"),
+        ({"where": {"animal": ["a"]}}, "has no column 'animal', and no sample that field; there are key, split, recording, json, x"),
     ],
 )
 def test_a_filter_that_finds_nothing_is_refused(artifact: Path, changed: dict[str, Any], message: str) -> None:
@@ -320,7 +318,7 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
 
 def test_few_files_are_open_however_many_shards_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads read on while their file leaves the cache, and what left is closed."""
-    monkeypatch.setattr(shards, "_OPEN_FILES", 2)
+    monkeypatch.setattr(stores, "_OPEN_FILES", 2)
     folder = write(tmp_path / "s", fields=lambda i: {"x": np.full((40, 100), i, np.float32), "json": {"i": i}})
     assert len(list(folder.glob("*.tar"))) > 20
     loader = Loader([folder], split="train", batch_size=4, seed=0, threads=4, collate=rows)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from neurofm_ml.data import shards
-from neurofm_ml.data.shards import Reader, Sample, find_damage, read_index, verify, write_index, write_manifest, write_shards
+from neurofm_ml.data.shards import Reader, Sample, find_damage, read_index, verify, write_manifest, write_shards
 
 N = 12
 
@@ -29,8 +29,7 @@ def samples(n: int = N) -> Iterator[Sample]:
 
 def write(out: Path, max_bytes: int = 20_000, given: Iterable[Sample] | None = None) -> Path:
     out.mkdir()
-    write_index(out, write_shards(given or samples(), out, "train", max_bytes))
-    write_manifest(out, {"dataset": "planted", "licence": "CC0"})
+    write_manifest(out, [write_shards(given or samples(), out, "train", max_bytes)], {"dataset": "planted", "licence": "CC0"})
     return out
 
 
@@ -89,8 +88,7 @@ def test_shards_keep_their_size_and_the_manifest_counts_them(tmp_path: Path) -> 
 
 def test_long_and_accented_keys_are_found(tmp_path: Path) -> None:
     keys = ["x" * 150, "décodage-" + "y" * 95, "z"]
-    write_index(tmp_path, write_shards(((k, {"a": np.full(3, i)}) for i, k in enumerate(keys)), tmp_path, "train", 10**6))
-    write_manifest(tmp_path, {})
+    write_manifest(tmp_path, [write_shards(((k, {"a": np.full(3, i)}) for i, k in enumerate(keys)), tmp_path, "train", 10**6)], {})
     reader = Reader(read_index(tmp_path))
     assert [(reader.index.key(i), reader.sample(i)["a"][0]) for i in range(3)] == [(k, i) for i, k in enumerate(keys)]
 
@@ -111,7 +109,7 @@ def test_a_flipped_bit_is_caught_by_name(tmp_path: Path, field: str) -> None:
     assert verify(out).passed
     index = read_index(out)
     row, column = 6, index.fields.index(field)
-    shard = index.shards[index.shard[row]]
+    shard = index.shards[index.shard[row, column]]
     flip(out / shard, int(index.offset[row, column] + index.size[row, column] - 1))
     check = verify(out)
     assert (check.passed, check.severity, check.numbers["damaged"]) == (False, "error", 1)
@@ -146,7 +144,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing tar": (lambda out: (out / "train-00001.tar").unlink(), "train-00001.tar has 0 bytes"),
     "no manifest": (lambda out: (out / "manifest.json").unlink(), "never finished; run write_shards"),
     "half a manifest": (lambda out: (out / "manifest.json").write_text('{"shards"'), "manifest.json is damaged"),
-    "other schema": (lambda out: edit_manifest(out, schema_version=99), "schema_version 99, this code reads 1"),
+    "other schema": (lambda out: edit_manifest(out, schema_version=99), "schema_version 99, this code reads 2"),
     "half an index": (lambda out: (out / "index.parquet").write_bytes(b"PAR1"), "index.parquet cannot be read"),
     "index of other shards": (lambda out: edit_manifest(out, index="0" * 16), "not the index manifest.json speaks of"),
 }
@@ -176,7 +174,7 @@ BAD_SAMPLES: dict[str, tuple[list[Sample], str]] = {
 def test_a_bad_sample_is_refused(tmp_path: Path, case: str) -> None:
     bad, message = BAD_SAMPLES[case]
     with pytest.raises(ValueError, match=message):
-        write_index(tmp_path, write_shards(bad, tmp_path, "train", 10**6))
+        write_manifest(tmp_path, [write_shards(bad, tmp_path, "train", 10**6)], {})
 
 
 def npy(array: np.ndarray, version: tuple[int, int] = (1, 0)) -> bytes:
@@ -199,8 +197,7 @@ def npy(array: np.ndarray, version: tuple[int, int] = (1, 0)) -> bytes:
 def test_foreign_bytes_with_a_right_checksum_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, payload: bytes, message: str
 ) -> None:
-    monkeypatch.setattr(shards, "_encode", lambda key, field, value: payload)
-    write_index(tmp_path, write_shards([("a", {"x": np.ones(2)})], tmp_path, "train", 10**6))
-    write_manifest(tmp_path, {})
+    monkeypatch.setattr(shards, "_encode", lambda key, field, value: (payload,))
+    write_manifest(tmp_path, [write_shards([("a", {"x": np.ones(2)})], tmp_path, "train", 10**6)], {})
     with pytest.raises(ValueError, match=f"key 'a', field 'x' .*{message}"):
         Reader(read_index(tmp_path)).sample(0)

@@ -11,10 +11,11 @@ import pytest
 from neurofm_ml.config import to_dict
 from neurofm_ml.data.grid import to_grid
 from neurofm_ml.data.recordings import load_card, load_recordings, save_recording
-from neurofm_ml.data.shards import Reader, read_index, read_manifest, write_index, write_manifest, write_shards
+from neurofm_ml.data.shards import Reader, read_index, read_manifest, write_manifest, write_shards
 from neurofm_ml.data.simulate import simulate
-from neurofm_ml.data.splits import assign, blocks, certificate
-from neurofm_ml.data.windows import load_block, shard_recordings, windows
+from neurofm_ml.data.splits import blocks
+from neurofm_ml.data.survey import windows
+from neurofm_ml.data.windows import load_block, shard_recordings
 from neurofm_ml.knowledge.cards import DatasetCard, SplitSpec, datasets
 from neurofm_ml.presets import SPLITS, ShardsConfig
 from neurofm_ml.types import Array, Recording, Samples, Series, Signal, SpikeTrain, Subject
@@ -102,7 +103,7 @@ def test_the_grid_covers_what_every_neural_signal_covers() -> None:
     ("signals", "match"),
     [
         ({"eeg": Signal(np.zeros((10, 1)), 10.0, "eeg"), "bold": Signal(np.zeros((9, 1)), 1.0, "fmri", t0=5.0)}, "share no whole bin"),
-        ({"counts": Signal(np.zeros((10, 1)), 50.0, "spikes")}, "binned at 50 Hz and the grid has 10 Hz; set grid_hz to 50"),
+        ({"counts": Signal(np.zeros((10, 1)), 25.0, "spikes")}, "binned at 25 Hz, which no whole number of bins brings to the grid's 10 Hz"),
     ],
 )
 def test_what_cannot_be_put_on_the_grid(signals: dict[str, Series], match: str) -> None:
@@ -110,30 +111,7 @@ def test_what_cannot_be_put_on_the_grid(signals: dict[str, Series], match: str) 
         to_grid(_recording(signals), _card())
 
 
-# ---------------------------------------------------------------- splits
-def test_blocks_are_60_15_25_with_a_gap() -> None:
-    card = _card(grid_hz=5.0, split=SplitSpec(gap_s=1.2))
-    assert blocks(1200, card) == {"train": (0, 714), "validation": (720, 894), "test": (900, 1200)}
-
-
-def test_a_gap_is_never_shorter_than_asked() -> None:
-    card = _card(grid_hz=1.36, split=SplitSpec(gap_s=1.0))  # 1.36 bins: two are needed
-    plan = blocks(800, card)
-    assert plan["validation"][0] - plan["train"][1] == 2
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 12, 36, 171])
-def test_whole_units_are_shared_out_in_proportion_whatever_their_order(n: int) -> None:
-    ids, spec = [f"sub{i}" for i in range(n)], SplitSpec(kind="subject")
-    splits = assign(ids, spec)
-    assert splits == assign(reversed(ids), spec)
-    counts = [list(splits.values()).count(s) for s in SPLITS]
-    assert counts[0] >= 1
-    assert all(counts[: min(n, 3)]) or n < 3
-    assert n < 12 or np.allclose(np.array(counts) / n, (0.6, 0.15, 0.25), atol=0.06)
-    assert n < 12 or splits != assign(ids, SplitSpec(kind="subject", seed=1))
-
-
+# ---------------------------------------------------------------- windows
 @pytest.mark.parametrize(("bins", "starts"), [(20, [0]), (25, [0, 5]), (27, [0, 5, 7]), (19, [])])
 def test_windows_cover_a_block_and_stay_inside(bins: int, starts: list[int]) -> None:
     cut = windows({"train": (100, 100 + bins)}, _card())
@@ -145,28 +123,6 @@ def test_windows_cover_a_block_and_stay_inside(bins: int, starts: list[int]) -> 
 def test_strides_that_would_skip_or_stand_still(stride_s: float) -> None:
     with pytest.raises(ValueError, match=r"stride_s is .* it needs one bin \(0.1 s\) to one window \(2 s\)"):
         windows({"train": (0, 100)}, _card(stride_s=stride_s))
-
-
-def _table(*rows: tuple[str, str, str, float, float]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["recording", "subject", "split", "start", "end"])
-
-
-@pytest.mark.parametrize(
-    ("kind", "rows", "disjoint"),
-    [
-        ("block", [("a", "s", "train", 0, 4), ("a", "s", "test", 5, 9)], True),
-        ("block", [("a", "s", "train", 0, 4), ("a", "s", "test", 4.9, 9)], False),  # gap too small
-        ("block", [("a", "s", "test", 0, 4), ("a", "s", "train", 3, 9)], False),  # overlap, test first
-        ("block", [("a", "s", "train", 0, 4), ("b", "s", "test", 0, 4)], True),  # same times, other recording
-        ("subject", [("a", "s", "train", 0, 4), ("b", "s", "test", 0, 4)], False),  # one person twice
-        ("subject", [("a", "s", "train", 0, 4), ("b", "t", "test", 0, 4)], True),
-        ("recording", [("a", "s", "train", 0, 4), ("b", "s", "validation", 0, 4)], True),
-        ("recording", [("a", "s", "train", 0, 4), ("a", "s", "validation", 50, 54)], False),
-    ],
-)
-def test_certificate_sees_every_leak(kind: str, rows: list[tuple[str, str, str, float, float]], disjoint: bool) -> None:
-    spec = SplitSpec(kind=kind, gap_s=1.0)  # type: ignore[arg-type]
-    assert certificate(_table(*rows), spec)["disjoint"] is disjoint
 
 
 # ---------------------------------------------------------------- shards and back
@@ -205,10 +161,10 @@ def test_a_block_read_back_is_the_recording_on_its_grid(sharded: tuple[Path, Pat
 def test_shards_hold_what_the_format_says(sharded: tuple[Path, Path]) -> None:
     _, out = sharded
     table, index = pd.read_parquet(out / "windows.parquet"), read_index(out)
-    assert list(table.columns) == ["key", "shard", "recording", "session", "subject", "split", "start", "end"]
+    assert list(table.columns) == ["key", "recording", "session", "subject", "family", "site", "split", "start", "end"]
     assert table.key.is_unique
     assert index.keys.to_pylist() == list(table.key)
-    assert table.shard.str.startswith("train-00001").any()  # 1 MB a shard: more than one
+    assert "train-00001.tar" in index.shards  # 1 MB a shard: more than one
     sample = Reader(index).sample(0)
     assert sample["spikes"].dtype == np.uint8
     assert [len(sample[name]) for name in ("spikes", "calcium", "eeg", "fmri", "behaviour")] == [32, 32, 512, 4, 32]
@@ -287,10 +243,9 @@ def _rewritten(out: Path, target: Path, change: str) -> Path:
         samples[1][1]["calcium"] = samples[1][1]["calcium"] + 1
     else:
         del samples[1:4]
-    write_index(target, write_shards(samples, target, "all", 10**9))
-    write_manifest(target, {})
+    write_manifest(target, [write_shards(samples, target, "all", 10**9)], {})
     table[table.key.isin({key for key, _ in samples})].to_parquet(target / "windows.parquet")
-    for name in ("card.json", "channels.json"):
+    for name in ("card.json", "channels.json", "recordings.json"):
         (target / name).write_bytes((out / name).read_bytes())
     return target
 
