@@ -1,7 +1,8 @@
 """EyeLink's text export (ASC): gaze and pupil samples, the tracker's fixations, saccades and blinks, messages.
 
 MNE reads this format too, but drops the messages between two recording blocks, where experiments write what the trial
-is, and fills the time between blocks; here samples keep their own times. Layout after SR Research's EyeLink user manual.
+is, fills the time between blocks, and counts events from another zero than samples; here all keep the tracker's times.
+Layout after SR Research's EyeLink user manual.
 """
 
 import re
