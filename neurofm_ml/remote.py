@@ -10,7 +10,7 @@ request may succeed later.
 import functools
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -28,8 +28,11 @@ PAUSE_S = 0.2
 TIMEOUT_S = 60.0
 
 _CONNECT_S = 15.0
+#: Longest wait that a busy server may ask for before the next attempt, seconds.
+_LONGEST_S = 60
 _CONNECTIONS = 16
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
+_S3_CHUNK = 1 << 22
 _MAY_PASS = (429, 500, 502, 503, 504)
 
 
@@ -53,10 +56,6 @@ class RemoteStore(Protocol):
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
         """Exactly `length` bytes from `start` on; all that follow when `length` is None."""
 
-    @contextmanager
-    def stream(self, name: str, start: int = 0, version: str = "") -> Iterator[Body]:
-        """A file from `start` on, or from its beginning when it is no longer `version` or parts are not served."""
-
 
 def is_url(where: object) -> bool:
     """Whether `where` names something that `open_store` opens, rather than a local path."""
@@ -79,6 +78,27 @@ def fetch(url: str, headers: Mapping[str, str] | None = None) -> bytes:
     """What one HTTP URL answers, whole."""
     with _answer("GET", url, {**_PLAIN, **(headers or {})}) as response:
         return response.data
+
+
+@contextmanager
+def stream(url: str, start: int = 0, version: str = "", headers: Mapping[str, str] | None = None) -> Iterator[Body]:
+    """The file at `url` from `start` on; from its beginning when it is no longer `version` or parts are not served."""
+    if url.startswith("s3://"):
+        folder, _, name = url.rpartition("/")
+        with S3Store(folder).stream(name, start, version) as body:
+            yield body
+        return
+    with ExitStack() as open_:
+        asked = {"Range": f"bytes={start}-", "If-Range": version} if start and version else {}
+        try:
+            response = open_.enter_context(_answer("GET", url, {**_PLAIN, **(headers or {}), **asked}, preload_content=False))
+        except _BeyondTheEndError:  # as much as there is, or more, has been read before
+            response = open_.enter_context(_answer("GET", url, {**_PLAIN, **(headers or {})}, preload_content=False))
+        begins = start if response.status == HTTPStatus.PARTIAL_CONTENT else 0
+        if begins:
+            _check_range(url, response, start)
+        length = response.headers.get("Content-Length", "")
+        yield Body(begins, begins + int(length) if length.isdigit() else None, _version(response), _chunks(url, response))
 
 
 # ---------------------------------------------------------------- HTTP
@@ -110,17 +130,6 @@ class HttpStore:
                 _check_range(url, response, start)
             return _exactly(url, response.data, start, length)
 
-    @contextmanager
-    def stream(self, name: str, start: int = 0, version: str = "") -> Iterator[Body]:
-        url = join(self.url, name)
-        asked = {"Range": f"bytes={start}-", "If-Range": version} if start and version else {}
-        with _answer("GET", url, {**_PLAIN, **self.headers, **asked}, preload_content=False) as response:
-            begins = start if response.status == HTTPStatus.PARTIAL_CONTENT else 0
-            if begins:
-                _check_range(url, response, start)
-            length = response.headers.get("Content-Length", "")
-            yield Body(begins, begins + int(length) if length.isdigit() else None, _version(response), _chunks(url, response))
-
 
 def _version(response: urllib3.BaseHTTPResponse) -> str:
     """What If-Range may be asked with: a strong ETag, else the date of change."""
@@ -150,7 +159,7 @@ def _exactly(url: str, data: bytes, start: int, length: int | None) -> bytes:
 def _answer(method: str, url: str, headers: Mapping[str, str], **more: Any) -> Iterator[urllib3.BaseHTTPResponse]:
     """The server's answer when it is what was asked for; otherwise an error that says what to do."""
     attempts = urllib3.Retry(
-        total=ATTEMPTS - 1, backoff_factor=PAUSE_S, status_forcelist=_MAY_PASS, raise_on_status=False, respect_retry_after_header=True
+        total=ATTEMPTS - 1, backoff_factor=PAUSE_S, status_forcelist=_MAY_PASS, raise_on_status=False, retry_after_max=_LONGEST_S
     )
     timeout = urllib3.Timeout(connect=_CONNECT_S, read=TIMEOUT_S)
     with _reaching(url):
@@ -160,8 +169,7 @@ def _answer(method: str, url: str, headers: Mapping[str, str], **more: Any) -> I
             raise _refusal(url, response.status)
         yield response
     finally:
-        if more:
-            response.close()  # an unread body would leave its rest on a connection that is used again
+        response.close()  # else what was not read of a body would stay on a connection that is used again
 
 
 @contextmanager
@@ -173,6 +181,10 @@ def _reaching(url: str) -> Iterator[None]:
         raise ConnectionError(f"{url} cannot be reached or was cut ({reason}); check the network, then run this again.") from None
 
 
+class _BeyondTheEndError(ValueError):
+    """Bytes were asked for that a file does not have."""
+
+
 def _refusal(url: str, status: int) -> Exception:
     if status in _MAY_PASS:
         return ConnectionError(f"{url}: the server is busy or broken ({status}, {ATTEMPTS} attempts); run this again later.")
@@ -181,7 +193,7 @@ def _refusal(url: str, status: int) -> Exception:
     if status in (404, 410):
         return ValueError(f"{url}: nothing is there ({status}); check the name and the version.")
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-        return ValueError(f"{url}: the bytes asked for lie beyond its end ({status}); the file is shorter than expected.")
+        return _BeyondTheEndError(f"{url}: the bytes asked for lie beyond its end ({status}); the file is shorter than expected.")
     return ValueError(f"{url}: the server answers {status} ({HTTPStatus(status).phrase if status in set(HTTPStatus) else 'unknown'}).")
 
 
@@ -221,14 +233,8 @@ class S3Store:
     @contextmanager
     def _file(self, name: str) -> Iterator[tuple[str, Any]]:
         url = join(self.url, name)
-        try:
+        with _reading(url):
             yield url, self._files(url.removeprefix("s3://"))
-        except FileNotFoundError:
-            raise _refusal(url, 404) from None
-        except (ConnectionError, ValueError):
-            raise
-        except OSError as error:
-            raise _refusal(url, 403) if "ACCESS_DENIED" in str(error) else ConnectionError(f"{url} cannot be read: {error}") from None
 
     def size(self, name: str) -> int:
         with self._file(name) as (_, file):
@@ -238,13 +244,42 @@ class S3Store:
         with self._file(name) as (url, file):
             return _exactly(url, file.read_at(max(file.size() - start, 0) if length is None else length, start), start, length)
 
+    def entries(self, folder: str) -> list[tuple[str, int | None]]:
+        """Names in a folder, sorted: a file with its size, a folder with None."""
+        from pyarrow import fs
+
+        url = join(self.url, folder).rstrip("/")
+        with _reading(url):
+            found = self._system.get_file_info(fs.FileSelector(url.removeprefix("s3://")))
+            return sorted((info.base_name, info.size if info.is_file else None) for info in found)
+
     @contextmanager
-    def stream(self, name: str, start: int = 0, version: str = "") -> Iterator[Body]:
+    def stream(self, name: str, start: int, version: str) -> Iterator[Body]:
         with self._file(name) as (url, file):
             size = file.size()
             now = f"{size}-{self._system.get_file_info(url.removeprefix('s3://')).mtime_ns}"
             begins = start if version == now else 0
-            yield Body(begins, size, now, (file.read_at(min(_CHUNK, size - at), at) for at in range(begins, size, _CHUNK)))
+            yield Body(begins, size, now, self._chunks(url, file, begins))
+
+    def _chunks(self, url: str, file: Any, start: int) -> Iterator[bytes]:
+        size = file.size()
+        for at in range(start, size, _S3_CHUNK):
+            with _reading(url):
+                chunk = file.read_at(min(_S3_CHUNK, size - at), at)
+            yield chunk
+
+
+@contextmanager
+def _reading(url: str) -> Iterator[None]:
+    """Errors of pyarrow as those of this module."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise _refusal(url, 404) from None
+    except ConnectionError:
+        raise
+    except OSError as error:
+        raise _refusal(url, 403) if "ACCESS_DENIED" in str(error) else ConnectionError(f"{url} cannot be read: {error}") from None
 
 
 def _s3_system(bucket: str) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from doubles import Double, Fault, serving
 
 from neurofm_ml import remote
-from neurofm_ml.remote import fetch, is_url, join, open_store
+from neurofm_ml.remote import S3Store, fetch, is_url, join, open_store, stream
 
 DATA = np.random.default_rng(0).bytes(300_000)
 
@@ -133,13 +133,29 @@ def test_nobody_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_stream_goes_on_where_it_stopped_while_the_file_is_the_same(double: Double, url: str) -> None:
-    store = open_store(url)
-    with store.stream("a b/file.bin") as body:
+    file = join(url, "a b/file.bin")
+    with stream(file) as body:
         assert (body.start, body.size, b"".join(body.chunks)) == (0, len(DATA), DATA)
-    with store.stream("a b/file.bin", 1000, body.version) as rest:
+    with stream(file, 1000, body.version) as rest:
         assert (rest.start, rest.size, b"".join(rest.chunks)) == (1000, len(DATA), DATA[1000:])
-    with store.stream("a b/file.bin", 1000, '"another version"') as again:
+    with stream(file, 1000, '"another version"') as again:
         assert (again.start, b"".join(again.chunks)) == (0, DATA)
+
+
+def test_a_stream_from_the_end_on_starts_over(double: Double) -> None:
+    file = join(f"{double.url}/bucket", "a b/file.bin")
+    with stream(file) as body:
+        version = body.version
+    with stream(file, len(DATA), version) as again:
+        assert (again.start, b"".join(again.chunks)) == (0, DATA)
+
+
+def test_a_folder_is_listed(double: Double) -> None:
+    (double.folder / "bucket/b.txt").write_text("hi")
+    double.page = 1
+    assert S3Store("s3://bucket").entries("") == [("a b", None), ("b.txt", 2)]
+    with pytest.raises(ValueError, match="s3://bucket/none: nothing is there"):
+        S3Store("s3://bucket").entries("none")
 
 
 def test_headers_go_with_every_request_and_are_not_shown(double: Double) -> None:
