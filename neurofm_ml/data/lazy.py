@@ -61,8 +61,8 @@ class LazyArray:
 
 
 def lazy(shape: tuple[int, int], read: ReadRows, together: int = 1) -> Array:
-    """A LazyArray, typed as the array that it stands for."""
-    return cast(Array, LazyArray(shape, read, together))
+    """A LazyArray, typed as the array that it stands for; numpy's integers in `shape` would not survive a .npy header."""
+    return cast(Array, LazyArray((int(shape[0]), int(shape[1])), read, together))
 
 
 def chunks(values: Array | LazyArray) -> Iterator[Array]:

@@ -11,6 +11,7 @@ import pytest
 
 from neurofm_ml.data import read
 from neurofm_ml.data.grid import to_grid
+from neurofm_ml.data.recordings import load_recording, save_recording
 from neurofm_ml.knowledge.cards import datasets
 from neurofm_ml.types import Array, Intervals, Recording, Signal, SpikeTrain
 
@@ -134,6 +135,14 @@ def test_snippets_of_sleep_lfp_and_ecog() -> None:
     ieeg = signal(seizure, "ieeg")
     assert (ieeg.values.shape, ieeg.ch_names[83], seizure.bounds) == ((3000, 84), "SLT4", (-1, 2))
     assert seizure.intervals["state"].labels == ("before", "seizure")
+
+
+def test_resting_eeg_is_kept_as_it_is_read(tmp_path: Path) -> None:
+    """MNE's sizes are numpy's integers, which a saved array's header must not spell."""
+    recording = read_set("eeg_rest_yasa")["eyes_open"]
+    kept = signal(load_recording(save_recording(recording, tmp_path)), "eeg")
+    assert (kept.values.shape, kept.sfreq, kept.ch_names) == ((72000, 2), 200, ("F4-A1", "CZ-A2"))
+    np.testing.assert_array_equal(kept.values, np.asarray(signal(recording, "eeg").values))
 
 
 def test_counts_in_overlapping_windows() -> None:
