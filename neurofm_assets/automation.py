@@ -19,6 +19,7 @@ from neurofm_ml.knowledge.cards import DatasetCard, raw_files
 prepare = dg.define_asset_job("prepare", [data.recordings, data.quality, data.shards], description="One dataset, from raw files to shards.")
 scale = dg.define_asset_job("scale", [data.scaler], description="Scalers of one modality.")
 collect = dg.define_asset_job("collect", [atlas.foci], description="Coordinates of one corpus.")
+tabulate = dg.define_asset_job("tabulate", [data.tables], description="One table of subjects, studies or regions.")
 compare = dg.define_asset_job("compare", [evaluation.baselines], description="What simple methods reach on one dataset.")
 train = dg.define_asset_job(
     "train",
@@ -28,7 +29,7 @@ train = dg.define_asset_job(
 judge = dg.define_asset_job("judge", [data.quality], description="Quality of one dataset, again.")
 
 #: Jobs that make the whole graph, in the order of its making.
-STEPS = (prepare, scale, collect, compare, train)
+STEPS = (prepare, scale, collect, tabulate, compare, train)
 
 
 @dg.schedule(job=judge, cron_schedule="0 3 * * *")

@@ -17,6 +17,7 @@ ASSETS: list[dg.AssetsDefinition] = [
     data.quality,
     data.shards,
     data.scaler,
+    data.tables,
     atlas.foci,
     models.neurofmx_pretrained,
     models.neurofmx_adapted,

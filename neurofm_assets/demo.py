@@ -22,10 +22,12 @@ from neurofm_assets.assets.models import neurofmx_pretrained
 from neurofm_assets.automation import STEPS
 from neurofm_assets.compute import InProcess
 from neurofm_assets.definitions import build_defs
-from neurofm_assets.partitions import CARDS, CORPORA, MODALITIES, RUNS, modalities_of, run_key
+from neurofm_assets.partitions import CARDS, MODALITIES, RUNS, modalities_of, run_key
 from neurofm_ml.files import home
 from neurofm_ml.jobs import JobResult, JobSpec
 from neurofm_ml.knowledge.cards import is_here, mistakes
+from neurofm_ml.knowledge.corpora import corpora, corpus_files
+from neurofm_ml.knowledge.tables import table_files, tables
 from neurofm_ml.presets import Resources, pretrain
 
 SMALL = ("simulation", "monkey_m1_chewie", "worm_swf415", "abide_olin")
@@ -127,7 +129,9 @@ def keys_of(job: dg.JobDefinition, names: Sequence[str]) -> list[str]:
     assert job.partitions_def is not None
     if job.partitions_def == RUNS:
         return [run_key("tiny", 0)]
-    wanted = {*names, *modalities_of(names), *CORPORA.get_partition_keys()}
+    collected = [name for name in corpora() if corpus_files(corpora()[name])]
+    tabulated = [name for name in tables() if table_files(tables()[name])]
+    wanted = {*names, *modalities_of(names), *collected, *tabulated}
     return [key for key in job.partitions_def.get_partition_keys() if key in wanted]
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 import dagster as dg
 
 from neurofm_ml.knowledge.cards import DatasetCard, datasets
+from neurofm_ml.knowledge.corpora import corpora
+from neurofm_ml.knowledge.tables import tables
 from neurofm_ml.presets import READ, SIZES
 from neurofm_ml.types import MODALITIES as ALL_MODALITIES
 
@@ -26,7 +28,8 @@ LEARNED = [name for name, card in CARDS.items() if set(READ) & set(card.modaliti
 DATASETS = dg.StaticPartitionsDefinition(list(CARDS))
 LABELLED_DATASETS = dg.StaticPartitionsDefinition(LABELLED)
 MODALITIES = dg.StaticPartitionsDefinition([m for m in ALL_MODALITIES if any(m in c.modalities for c in CARDS.values())])
-CORPORA = dg.StaticPartitionsDefinition(["nback_flanker"])
+CORPORA = dg.StaticPartitionsDefinition(list(corpora()))
+TABLES = dg.StaticPartitionsDefinition(list(tables()))
 RUNS = dg.MultiPartitionsDefinition(
     {"size": dg.StaticPartitionsDefinition(list(SIZES)), "seed": dg.StaticPartitionsDefinition([str(seed) for seed in range(5)])}
 )

@@ -32,6 +32,7 @@ from neurofm_ml import presets
 from neurofm_ml.config import config, from_dict, to_dict
 from neurofm_ml.files import file_hash, git_revision, write_json
 from neurofm_ml.knowledge.cards import datasets
+from neurofm_ml.knowledge.corpora import corpora
 from neurofm_ml.knowledge.tables import tables
 from neurofm_ml.registry import Registry
 from neurofm_ml.types import Preempted, Report
@@ -152,10 +153,16 @@ def assess_quality(cfg: presets.QualityConfig, inputs: Inputs, out: Path) -> Rep
     return assess(cfg, inputs["recordings"][0], out)
 
 
-SHARDS = claims("splits_are_disjoint", "shards_verify", "neural_signals_are_finite", warn=("splits_are_filled", "recordings_are_used"))
+SHARDS = claims(
+    "splits_are_disjoint",
+    "no_window_is_repeated_across_splits",
+    "shards_verify",
+    "neural_signals_are_finite",
+    warn=("splits_are_filled", "recordings_are_used"),
+)
 
 
-@job("write_shards", presets.ShardsConfig, "1", checks=SHARDS)
+@job("write_shards", presets.ShardsConfig, "2", checks=SHARDS)
 def write_shards(cfg: presets.ShardsConfig, inputs: Inputs, out: Path) -> Report:
     """Recordings -> windows, splits, shards."""
     from neurofm_ml.data.windows import shard_recordings
@@ -174,12 +181,12 @@ def fit_scaler(cfg: presets.ScalerConfig, inputs: Inputs, out: Path) -> Report:
 FOCI = claims("counts_match_the_corpus", "peaks_are_finite", warn=("peaks_are_in_the_brain",))
 
 
-@job("read_foci", presets.FociConfig, "1", checks=FOCI)
+@job("read_foci", presets.FociConfig, "2", checks=FOCI, reads=lambda cfg: to_dict(corpora()[cfg.corpus]))
 def read_foci(cfg: presets.FociConfig, inputs: Inputs, out: Path) -> Report:
     """A corpus of coordinates -> one table of peaks."""
-    from neurofm_ml.data.foci import ingest_foci
+    from neurofm_ml.data.foci.job import ingest_foci
 
-    return ingest_foci(cfg, out)
+    return ingest_foci(cfg, inputs["raw"], out)
 
 
 TABLE = claims(

@@ -43,7 +43,7 @@ HOMES = {
     "wandb": ["training/tracking.py"],
 }
 TORCH_FREE = ["types.py", "config.py", "registry.py", "files.py", "metrics.py", "presets.py", "jobs.py", "knowledge/*"]
-ASSETS_MAY_IMPORT = {"jobs", "presets", "config", "registry", "types", "files", "knowledge.cards"}
+ASSETS_MAY_IMPORT = {"jobs", "presets", "config", "registry", "types", "files", "knowledge.cards", "knowledge.corpora", "knowledge.tables"}
 
 
 def imports(path: Path, top: bool = False) -> Iterator[str]:

@@ -8,6 +8,7 @@ from neurofm_assets.partitions import CORPORA
 from neurofm_assets.store import Store
 from neurofm_ml import presets
 from neurofm_ml.jobs import JOBS
+from neurofm_ml.knowledge.corpora import corpora, corpus_files
 
 
 @dg.asset(
@@ -20,5 +21,7 @@ from neurofm_ml.jobs import JOBS
 )
 def foci(context: dg.AssetExecutionContext, compute: Compute, store: Store) -> dg.MaterializeResult:
     """Activation peaks of a corpus of studies: one row per peak, with study, contrast, direction and space."""
-    cfg = presets.FociConfig(corpus=context.partition_key)
-    return compute.launch(context, store.spec(context, "read_foci", cfg), presets.Resources())
+    corpus = context.partition_key
+    cfg = presets.FociConfig(corpus=corpus)
+    files = map(str, corpus_files(corpora()[corpus]))
+    return compute.launch(context, store.spec(context, "read_foci", cfg, raw=files), presets.Resources())

@@ -7,11 +7,13 @@ import dagster as dg
 from neurofm_assets.checks import specs_for
 from neurofm_assets.compute import Compute
 from neurofm_assets.config import dagster_config
-from neurofm_assets.partitions import CARDS, DATASET_TO_MODALITY, DATASETS, MODALITIES
+from neurofm_assets.partitions import CARDS, DATASET_TO_MODALITY, DATASETS, MODALITIES, TABLES
 from neurofm_assets.store import Store
 from neurofm_ml import presets
 from neurofm_ml.jobs import JOBS
 from neurofm_ml.knowledge.cards import raw_files
+from neurofm_ml.knowledge.tables import table_files
+from neurofm_ml.knowledge.tables import tables as table_cards
 
 OWNERS = ["team:data"]
 
@@ -99,3 +101,19 @@ def scalers_for(store: Store, chosen: Mapping[str, str], modalities: Sequence[st
     for modality, artifact in found.items():
         store.require_made_from([artifact], "shards", [path for name, path in chosen.items() if modality in CARDS[name].modalities])
     return list(found.values())
+
+
+@dg.asset(
+    partitions_def=TABLES,
+    group_name="data",
+    kinds={"parquet"},
+    owners=OWNERS,
+    code_version=JOBS["read_table"].version,
+    check_specs=specs_for("tables", "read_table"),
+)
+def tables(context: dg.AssetExecutionContext, compute: Compute, store: Store) -> dg.MaterializeResult:
+    """Rows of subjects, studies or regions, joined from their files and judged by their card."""
+    table = context.partition_key
+    cfg = presets.TableConfig(table=table)
+    files = map(str, table_files(table_cards()[table]))
+    return compute.launch(context, store.spec(context, "read_table", cfg, raw=files), presets.Resources())

@@ -5,19 +5,14 @@ One YAML file per card: the package's stand in ``knowledge/tables``, a user's in
 ``neurofm_ml.data.tables``.
 """
 
-import functools
-import os
-from dataclasses import field, replace
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
-from neurofm_ml.config import config, from_dict
+from neurofm_ml.config import config
 from neurofm_ml.knowledge.cards import NAME, check_inside, data_root
+from neurofm_ml.knowledge.yaml_cards import cards_of
 from neurofm_ml.registry import Registry
-
-_PACKAGE_CARDS = Path(__file__).parent / "tables"
 
 
 @config
@@ -118,31 +113,9 @@ class TableCard:
             raise ValueError(f"expected names {', '.join(unknown)}; the numbers of a table are n_rows and n_columns.")
 
 
-def read_table_card(path: Path) -> TableCard:
-    """One card file. Raises ValueError naming file and field. A user's relative root that is not under NEUROFM_DATA starts from
-    the card's folder."""
-    try:
-        card = from_dict(TableCard, yaml.safe_load(path.read_text()) or {}, "card")
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: {error}") from None
-    root = data_root(card)
-    if path.parent == _PACKAGE_CARDS or (card.root and root and root.is_dir()):
-        return card
-    return replace(card, root=str(path.parent.absolute() / card.root))
-
-
 def tables() -> Registry[TableCard]:
     """Every table card: the package's, then those of the folder ``tables`` in NEUROFM_CARDS."""
-    return _read_all(os.environ.get("NEUROFM_CARDS", ""), os.environ.get("NEUROFM_DATA", ""))
-
-
-@functools.cache
-def _read_all(folder: str, _data: str) -> Registry[TableCard]:
-    registry: Registry[TableCard] = Registry("table")
-    for path in sorted(_PACKAGE_CARDS.glob("*.yaml")) + (sorted(Path(folder, "tables").glob("*.y*ml")) if folder else []):
-        card = read_table_card(path)
-        registry.add(card.name, card)
-    return registry
+    return cards_of(TableCard, "table", "tables")
 
 
 def table_files(card: TableCard) -> list[Path]:

@@ -13,6 +13,7 @@ from neurofm_assets.definitions import ASSETS, build_defs
 from neurofm_assets.store import Store
 from neurofm_ml import jobs
 from neurofm_ml.config import to_dict
+from neurofm_ml.files import sha256
 from neurofm_ml.types import Check, Report
 
 PNG = bytes.fromhex(
@@ -54,7 +55,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
 
 
 def version_of(path: Path) -> str:
-    return jobs.load_result(path).data_version if path.is_dir() else path.read_text()
+    return jobs.load_result(path).data_version if path.is_dir() else sha256(path)
 
 
 @pytest.fixture

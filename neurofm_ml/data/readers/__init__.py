@@ -5,13 +5,17 @@ A new reader is a function ``(card, spec) -> Recording`` in its own file and one
 
 from pathlib import Path
 
+from neurofm_ml.data.foci import read_corpus
 from neurofm_ml.data.readers import arrays, axona, biane, bids, electrophysiology, eyelink, nelpy, nifti, nwb, parcels, physionet, uci_eeg
 from neurofm_ml.data.readers.base import Reader, each
 from neurofm_ml.data.readers.formats import FORMATS, format_of
 from neurofm_ml.data.simulate import simulate
+from neurofm_ml.data.tables import load_table
 from neurofm_ml.knowledge.cards import DatasetCard, SignalSpec, datasets, is_here, read_card
+from neurofm_ml.knowledge.corpora import CorpusCard, corpora
+from neurofm_ml.knowledge.tables import TableCard, tables
 from neurofm_ml.registry import Registry
-from neurofm_ml.types import Recording
+from neurofm_ml.types import Foci, Recording, Table
 
 READERS: Registry[Reader] = Registry("reader")
 READERS.add("simulation", simulate)
@@ -29,19 +33,25 @@ READERS.add("nelpy", each(nelpy.read_recording))
 READERS.add("biane", each(biane.read_recording))
 
 
-def read(source: str | Path | DatasetCard, signal: SignalSpec | None = None) -> Recording | list[Recording]:
+def read(
+    source: str | Path | DatasetCard | TableCard | CorpusCard, signal: SignalSpec | None = None
+) -> Recording | list[Recording] | Foci | Table:
     """Read a file -> Recording; a card, its name, its YAML file or a folder of files -> list of Recordings.
 
-    The formats of ``formats.py`` describe themselves; an array file (.mat, .h5, .npy, .npz, .csv, text) needs
+    Coordinates (a corpus, Sleuth text, NiMARE's JSON, Neurosynth's table) come as Foci, the table of a table card as Table. The formats of ``formats.py`` describe themselves; an array file (.mat, .h5, .npy, .npz, .csv, text) needs
     `signal` to say what it holds. Raises ValueError naming file, field and remedy.
     """
-    if isinstance(source, DatasetCard):
+    if not isinstance(source, str | Path):
         return _read_card(source)
     path = Path(source)
     if not path.exists():
-        if isinstance(source, str) and source in datasets():
-            return _read_card(datasets()[source])
-        raise ValueError(f"{str(source)!r} is no file here and no dataset; the datasets are {', '.join(sorted(datasets()))}.")
+        named = [kind[str(source)] for kind in (datasets(), tables(), corpora()) if str(source) in kind]
+        if named:
+            return _read_card(named[0])
+        known = [
+            f"the {kind} are {', '.join(sorted(r))}" for kind, r in (("datasets", datasets()), ("tables", tables()), ("corpora", corpora()))
+        ]
+        raise ValueError(f"{str(source)!r} is no file here and no dataset, table or corpus; {'; '.join(known)}.")
     if path.is_dir() and format_of(path) is None:
         return _read_folder(path)
     if path.suffix in (".yaml", ".yml"):
@@ -49,7 +59,11 @@ def read(source: str | Path | DatasetCard, signal: SignalSpec | None = None) -> 
     return _read_file(path, signal)
 
 
-def _read_card(card: DatasetCard) -> list[Recording]:
+def _read_card(card: DatasetCard | TableCard | CorpusCard) -> list[Recording] | Foci | Table:
+    if isinstance(card, TableCard):
+        return load_table(card)
+    if isinstance(card, CorpusCard):
+        return read_corpus(card)
     reader = READERS[card.reader]
     if not is_here(card):
         raise ValueError(f"the files of {card.name} are not here; get them from {card.source} and point NEUROFM_DATA at them.")
@@ -62,10 +76,11 @@ def _read_folder(folder: Path) -> list[Recording]:
     if not files:
         known = ", ".join(suffix for f in FORMATS for suffix in f.suffixes)
         raise ValueError(f"{folder} holds no recording ({known}); name another folder, or describe its arrays by a dataset card.")
-    return [recording for path in files for recording in _as_list(_read_file(path, None))]
+    found = [one for path in files for one in _as_list(_read_file(path, None))]
+    return [one for one in found if isinstance(one, Recording)]
 
 
-def _read_file(path: Path, signal: SignalSpec | None) -> Recording | list[Recording]:
+def _read_file(path: Path, signal: SignalSpec | None) -> Recording | list[Recording] | Foci:
     """A file or folder that is one thing: as the arrays that `signal` describes, or as the format it is told to be."""
     if path.is_file() and not path.stat().st_size:
         raise ValueError(f"{path} is empty; get it again.")
@@ -83,5 +98,5 @@ def _read_file(path: Path, signal: SignalSpec | None) -> Recording | list[Record
         raise ValueError(f"{error} (It was read as {found.name}.)") from None
 
 
-def _as_list(found: Recording | list[Recording]) -> list[Recording]:
+def _as_list(found: Recording | list[Recording] | Foci) -> list[Recording] | list[Recording | Foci]:
     return found if isinstance(found, list) else [found]

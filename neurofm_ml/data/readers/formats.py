@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from neurofm_ml.data.foci import neurosynth, nimare, sleuth
 from neurofm_ml.data.readers import axona, bids, electrophysiology, eyelink, media, nifti, nwb, physionet, speech
-from neurofm_ml.types import Recording
+from neurofm_ml.types import Foci, Recording
 
 #: Whether a path, whose first bytes are given (b"" for a folder), holds a format.
 Holds = Callable[[Path, bytes], bool]
@@ -17,7 +18,7 @@ class Format(NamedTuple):
 
     name: str
     suffixes: tuple[str, ...]
-    read: Callable[[Path], Recording | list[Recording]]
+    read: Callable[[Path], Recording | list[Recording] | Foci]
     holds: Holds = lambda path, head: False
 
 
@@ -39,6 +40,9 @@ FORMATS: tuple[Format, ...] = (
     Format("WFDB", (".hea",), physionet.read_file),
     Format("BIDS", (), bids.read_folder, bids.is_bids),
     Format("NIfTI", nifti.SUFFIXES, nifti.read_file, lambda path, head: head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0"),
+    Format("Sleuth text", (), sleuth.read_sleuth, sleuth.is_sleuth),
+    Format("NiMARE JSON", (), nimare.read_json, nimare.is_json),
+    Format("Neurosynth coordinates", (), neurosynth.read_neurosynth, neurosynth.is_neurosynth),
     Format("EyeLink", (".asc",), eyelink.read_file, begins(b"** CONVERTED FROM")),
     Format("sound", media.SOUNDS, media.read_file),
     Format("video", media.VIDEOS, media.read_file),

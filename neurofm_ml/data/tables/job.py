@@ -19,19 +19,17 @@ _NAMED = 5
 
 
 def read_table(cfg: TableConfig, raw: list[Path], out: Path) -> Report:
-    """Join the files of one card; write the table, and a row per column: kind, unit, missing share, what values there are."""
+    """Join the files of one card, which are `raw`; write the table, and a row per column: kind, unit, missing share, what values there are."""
     import pandas as pd
 
     card = tables()[cfg.table]
-    if not raw:
-        raise ValueError(f"the files of {card.name} are not here; get them from {card.source} and point NEUROFM_DATA at them.")
     joined = join(card)
     table = pd.DataFrame(dict(as_table(card, joined).columns))
     table.to_parquet(out / "table.parquet", index=False)
     summary = pd.DataFrame([_summary(name, column) for name, column in joined.columns.items()])
     summary.to_parquet(out / "columns.parquet", index=False)
     write_json(out / "card.json", to_dict(card))
-    metrics = {"n_rows": len(table), "n_columns": len(table.columns), "missing": float(summary.missing.mean())}
+    metrics = {"n_rows": len(table), "n_columns": len(table.columns), "files": len(raw), "missing": float(summary.missing.mean())}
     return Report(metrics, _checks(card, joined, metrics), {"table": "table.parquet", "columns": "columns.parquet"})
 
 

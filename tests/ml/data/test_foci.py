@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from neurofm_ml.data.foci import MNI_BOX, draw, ingest_foci, outside_box, read_foci
+from neurofm_ml.data.foci import read_foci
+from neurofm_ml.data.foci.job import MNI_BOX, draw, ingest_foci, outside_box
 from neurofm_ml.presets import FociConfig
 from neurofm_ml.types import Foci
 
@@ -31,7 +32,7 @@ def test_every_contrast_belongs_to_one_study_and_both_hemispheres_are_seen() -> 
 
 
 def test_ingest_writes_the_peaks_and_reports_those_outside_the_brain(tmp_path: Path) -> None:
-    report = ingest_foci(FociConfig(), tmp_path)
+    report = ingest_foci(FociConfig(), [], tmp_path)
     foci, table = read_foci("nback_flanker"), pd.read_parquet(tmp_path / "foci.parquet")
     np.testing.assert_array_equal(table[["x", "y", "z"]].to_numpy(), foci.xyz)
     assert list(table.direction) == list(foci.direction)
@@ -62,5 +63,5 @@ def test_nimare_is_not_imported() -> None:
 
 
 def test_unknown_corpus() -> None:
-    with pytest.raises(ValueError, match="corpus is 'pain'; allowed: nback_flanker"):
+    with pytest.raises(ValueError, match=r"Unknown corpus 'pain'. Did you mean 'pain21'\?"):
         read_foci("pain")
