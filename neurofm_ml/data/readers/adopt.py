@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import fields, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from neurofm_ml.data.lazy import columns, mapped
 from neurofm_ml.data.readers.base import build, naming
 from neurofm_ml.data.readers.positions import positions_of
-from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, SignalSpec
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, SignalSpec, recording_files
 from neurofm_ml.types import Array, Recording, Samples, Series, Signal, SpikeTrain, Subject
 
 #: Channels of one regular or irregular series.
@@ -19,36 +20,53 @@ Part = tuple[Signal | Samples, tuple[int, ...]]
 def adopt(found: Recording, card: DatasetCard, spec: RecordingSpec, path: Path) -> Recording:
     """A recording from a file that describes itself, with the identity and the signals that its card names.
 
-    `variable` of a signal names series of the file or channels of them; several stand side by side. Its `columns`, `missing`,
+    `variable` of a signal names series of the file or channels of them (``A*`` all that match); several stand side by side. Its `columns`, `missing`,
     `scale`, `unit`, `ch_names` and `positions` hold as for arrays. Raises ValueError for what the file does not hold.
     """
     signals: dict[str, Series] = {}
+    notes: list[str] = []
     for name, signal in card.signals.items():
+        if signal.recordings and spec.id not in signal.recordings:
+            continue
         sources = signal.variable if isinstance(signal.variable, tuple) else (signal.variable or name,)
         with naming(path):
-            signals[name] = _picked(found, sources, name, signal, card)
-    adopted = build(card, spec, signals, found.intervals, found.history[1:])
+            signals[name], note = _picked(found, sources, name, signal, card)
+        notes += [f"{name}: {note}"] if note else []
+    adopted = build(card, spec, signals, found.intervals, (*found.history[1:], *notes))
     stated = spec.subject or card.subjects or "subject" in spec.values
     return replace(adopted, subject=_completed(adopted.subject, found.subject) if stated else found.subject)
 
 
-def _picked(found: Recording, sources: Sequence[str], name: str, signal: SignalSpec, card: DatasetCard) -> Series:
+def data_file(card: DatasetCard, spec: RecordingSpec, suffixes: tuple[str, ...]) -> Path:
+    """The file of one recording that a reader begins with. A pattern may match those that belong to it too, which then count
+    as its raw files. Raises ValueError unless it is one."""
+    files = [path for path in recording_files(card, spec, card.pattern) if path.name.lower().endswith(suffixes)]
+    if len(files) != 1:
+        raise ValueError(f"{card.name}/{spec.id}: {len(files)} files {', '.join(suffixes)} match {card.pattern!r}; it needs to match one.")
+    return files[0]
+
+
+def _picked(found: Recording, sources: Sequence[str], name: str, signal: SignalSpec, card: DatasetCard) -> tuple[Series, str]:
+    """The series that a card wants, and a note where its numbers or their unit are not those of the file."""
     whole = found.signals.get(sources[0])
     if isinstance(whole, SpikeTrain) and len(sources) == 1:
-        return replace(whole, modality=signal.modality)
+        return replace(whole, modality=signal.modality), ""
     parts = [_find(found, source, name) for source in sources]
     with naming(f"signal {name!r}"):
-        return _described(_side_by_side(parts), signal, card)
+        series = _side_by_side(parts)
+        described = _described(series, signal, card)
+    changed = signal.scale != 1 or described.unit != series.unit
+    return described, f"{series.unit or 'numbers'} times {signal.scale:g} are {described.unit or 'kept'}" if changed else ""
 
 
 def _find(found: Recording, source: str, name: str) -> Part:
-    """A series of the file with all of its channels, or the one channel that is called so."""
+    """A series of the file with all of its channels, or the channels of one that are called so."""
     continuous = {name: series for name, series in found.signals.items() if not isinstance(series, SpikeTrain)}
     if source in continuous:
         return continuous[source], tuple(range(len(continuous[source].ch_names)))
     for series in continuous.values():
-        if source in series.ch_names:
-            return series, (series.ch_names.index(source),)
+        if picks := tuple(i for i, channel in enumerate(series.ch_names) if fnmatchcase(channel, source)):
+            return series, picks
     there = ", ".join(found.signals)
     raise ValueError(f"signal {name!r} looks for {source!r}, which is not there; there is {there}, or a channel of them.")
 
@@ -80,7 +98,7 @@ def _clock(series: Signal | Samples) -> Hashable:
     return series.times.tobytes()
 
 
-def _described(series: Signal | Samples, signal: SignalSpec, card: DatasetCard) -> Series:
+def _described(series: Signal | Samples, signal: SignalSpec, card: DatasetCard) -> Signal | Samples:
     """The series as its card describes it."""
     names = series.ch_names
     if signal.columns:

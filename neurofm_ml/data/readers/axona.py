@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from neurofm_ml.data.readers.adopt import adopt
+from neurofm_ml.data.readers.adopt import adopt, data_file
 from neurofm_ml.data.readers.base import check_times, naming
-from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, recording_files
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec
 from neurofm_ml.types import Array, Recording, Series, Signal, SpikeTrain, Subject
 
 #: What the tracker writes for a light that it does not see.
@@ -46,11 +46,9 @@ class Block(NamedTuple):
 
 
 def read_recording(card: DatasetCard, spec: RecordingSpec) -> Recording:
-    """One trial of a card; its pattern matches the ``.set`` and, for the record of what was read, the files beside it."""
-    files = [p for p in recording_files(card, spec, card.pattern) if p.suffix == ".set"]
-    if len(files) != 1:
-        raise ValueError(f"{card.name}/{spec.id}: {len(files)} .set files match the pattern; it needs to match one.")
-    return adopt(read_file(files[0]), card, spec, files[0])
+    """One trial of a card."""
+    path = data_file(card, spec, (".set",))
+    return adopt(read_file(path), card, spec, path)
 
 
 def read_file(path: Path) -> Recording:

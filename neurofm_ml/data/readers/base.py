@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -25,10 +24,15 @@ def each(read_one: Callable[[DatasetCard, RecordingSpec], Recording]) -> Reader:
     """Reader of a card from a function that reads one of its recordings."""
 
     def read(card: DatasetCard) -> Iterator[Recording]:
-        measured = replace(card, signals=card.measured, tasks=())
-        return (read_one(measured, spec) for spec in find_recordings(card))
+        return (read_one(_own(card, spec), spec) for spec in find_recordings(card))
 
     return read
+
+
+def _own(card: DatasetCard, spec: RecordingSpec) -> DatasetCard:
+    """`card` with the signals that the files of one recording hold."""
+    signals = {name: s for name, s in card.measured.items() if not s.recordings or spec.id in s.recordings}
+    return replace(card, signals=signals, tasks=())
 
 
 @contextmanager

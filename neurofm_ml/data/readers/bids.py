@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from neurofm_ml.data.readers import electrophysiology, nwb
-from neurofm_ml.data.readers.adopt import adopt
+from neurofm_ml.data.readers.adopt import adopt, data_file
 from neurofm_ml.data.readers.base import naming
 from neurofm_ml.data.readers.intervals import read_intervals
 from neurofm_ml.data.readers.tables import MISSING, read_table
-from neurofm_ml.knowledge.cards import DatasetCard, IntervalSpec, RecordingSpec, data_root, recording_files
+from neurofm_ml.knowledge.cards import DatasetCard, IntervalSpec, RecordingSpec, data_root
 from neurofm_ml.types import Array, Intervals, Recording, Series, Signal, Subject
 
 _KINDS = ("eeg", "ieeg", "meg")
@@ -56,13 +56,10 @@ def read_folder(root: Path) -> list[Recording]:
 
 
 def read_recording(card: DatasetCard, spec: RecordingSpec) -> Recording:
-    """One recording of a card; its pattern matches the data file and, for the record of what was read, those beside it."""
-    files = [p for p in recording_files(card, spec, card.pattern) if _is_data(p)]
-    if len(files) != 1:
-        raise ValueError(f"{card.name}/{spec.id}: {len(files)} data files match the pattern; it needs to match one.")
-    root = data_root(card)
+    """One recording of a card, whose root is the dataset's."""
+    path, root = data_file(card, spec, _SUFFIXES), data_root(card)
     assert root is not None
-    return adopt(read_one(files[0], root), card, spec, files[0])
+    return adopt(read_one(path, root), card, spec, path)
 
 
 def read_one(path: Path, root: Path) -> Recording:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from neurofm_ml.data.lazy import lazy
-from neurofm_ml.data.readers.adopt import adopt
-from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, recording_files
+from neurofm_ml.data.readers.adopt import adopt, data_file
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec
 from neurofm_ml.types import Array, Intervals, Recording, Signal, Subject
 
 #: Extensions of annotations: checked by people, beats found, rhythms, sleep, ST.
@@ -20,11 +20,9 @@ _ANNOTATORS = ("atr", "qrs", "ecg", "ari", "apn", "st")
 
 
 def read_recording(card: DatasetCard, spec: RecordingSpec) -> Recording:
-    """One record of a card; its pattern matches the ``.hea`` and, for the record of what was read, the files beside it."""
-    files = [p for p in recording_files(card, spec, card.pattern) if p.suffix == ".hea"]
-    if len(files) != 1:
-        raise ValueError(f"{card.name}/{spec.id}: {len(files)} .hea files match the pattern; it needs to match one.")
-    return adopt(read_file(files[0]), card, spec, files[0])
+    """One record of a card."""
+    path = data_file(card, spec, (".hea",))
+    return adopt(read_file(path), card, spec, path)
 
 
 def read_file(path: Path) -> Recording:

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from neurofm_ml.data.lazy import chunks, lazy
-from neurofm_ml.data.readers.adopt import adopt
+from neurofm_ml.data.readers.adopt import adopt, data_file
 from neurofm_ml.data.readers.electrophysiology.sizes import check_size
-from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, recording_files
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec
 from neurofm_ml.types import Array, Intervals, Recording, Signal, Subject
 
 SUFFIXES = (".edf", ".bdf", ".fif", ".fif.gz", ".vhdr", ".set", ".sqd", ".con")
@@ -40,7 +40,7 @@ _FAULTS = (ValueError, OSError, EOFError, RuntimeError, TypeError, KeyError, Ind
 
 def read_recording(card: DatasetCard, spec: RecordingSpec) -> Recording:
     """One recording of a card, with the channel types or channels that the card names, and its triggers as intervals."""
-    path = recording_files(card, spec, card.pattern)[0]
+    path = data_file(card, spec, SUFFIXES)
     found = read_file(path)
     return adopt(replace(found, intervals={**found.intervals, **_triggers(found)}), card, spec, path)
 
@@ -74,7 +74,7 @@ def _open(path: Path) -> Any:
     import mne
 
     raw = _guarded(path, lambda: mne.io.read_raw(path, preload=path.suffix == ".gz", verbose="error"))
-    for sample in (0, raw.n_times - 1):
+    for sample in (0, raw.n_times - 1) if raw.ch_names else ():
         _rows(raw, list(range(len(raw.ch_names))), sample, sample + 1, path)
     return raw
 

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from neurofm_ml.data.readers.adopt import adopt
+from neurofm_ml.data.readers.adopt import adopt, data_file
 from neurofm_ml.data.readers.base import naming
 from neurofm_ml.data.readers.nwb.series import modality_of, read_series
 from neurofm_ml.data.readers.nwb.sweeps import lay_sweeps
 from neurofm_ml.data.readers.nwb.tables import read_instants, read_intervals, read_spikes, read_subject
-from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, recording_files
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec
 from neurofm_ml.types import Intervals, Recording, Series
 
 _HDF5 = b"\x89HDF\r\n"
@@ -27,7 +27,7 @@ _HDF5 = b"\x89HDF\r\n"
 
 def read_recording(card: DatasetCard, spec: RecordingSpec) -> Recording:
     """One recording of a card, with the series that the card names."""
-    path = recording_files(card, spec, card.pattern)[0]
+    path = data_file(card, spec, (".nwb", ".zarr"))
     return adopt(read_file(path), card, spec, path)
 
 
