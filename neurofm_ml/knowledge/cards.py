@@ -136,7 +136,7 @@ class IntervalSpec:
     columns      further columns to keep
     where        column -> word: only the rows where it stands there; ``{subject}`` and other names are filled in
     skip         labels that are no interval, such as 0 in a column of triggers
-    sfreq        Hz of a table with a row per sample: every run of rows with the same label is an interval, and `start`,
+    sfreq        Hz of a table with a row per sample, the first at 0 s: every run of rows with the same label is an interval, and `start`,
                  `end` and `duration` are not looked at
     recordings   ids of the recordings that have it (default: all)
     """

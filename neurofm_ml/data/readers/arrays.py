@@ -22,8 +22,6 @@ def read_recording(card: DatasetCard, spec: RecordingSpec) -> Recording:
     signals: dict[str, Series] = {}
     trials: dict[str, Intervals] = {}
     for name, signal in card.signals.items():
-        if signal.recordings and spec.id not in signal.recordings:
-            continue
         files = recording_files(card, spec, signal.file or card.pattern)
         if len(files) > 1 and not signal.side_by_side:
             raise ValueError(f"{card.name}/{spec.id}, signal {name!r}: {len(files)} files match, first {files[0]}; narrow the pattern.")

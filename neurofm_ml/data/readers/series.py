@@ -9,7 +9,7 @@ from neurofm_ml.data.readers import media
 from neurofm_ml.data.readers.base import as_columns, check_times, naming, series_from_times
 from neurofm_ml.data.readers.layouts import end_to_end, on_the_circle
 from neurofm_ml.data.readers.tables import read_stream
-from neurofm_ml.data.readers.variables import as_texts, expand, load_variables, rows_where
+from neurofm_ml.data.readers.variables import as_column, as_texts, expand, load_variables, rows_where
 from neurofm_ml.knowledge.cards import SignalSpec
 from neurofm_ml.types import Array, Intervals, Series, Signal, SpikeTrain
 
@@ -34,7 +34,7 @@ def read_with_trials(path: Path, signal: SignalSpec) -> tuple[Series, Intervals 
         if signal.unit_index or signal.unit_counts:
             return _spike_train(arrays[0], beside, signal), None
         if signal.trial_label:
-            arrays[0], trials = end_to_end(arrays[0], as_texts(beside["trial_label"]), signal)
+            arrays[0], trials = end_to_end(arrays[0], as_texts(as_column(beside["trial_label"], signal.trial_label)), signal)
     values = _values(path, names, arrays, signal)
     headers = () if signal.transpose else headers  # those of a table that lies (n_chans, n_times) name its times
     ch_names = signal.ch_names or _default_names(names, headers, signal.columns, values.shape[1])

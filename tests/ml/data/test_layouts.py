@@ -82,6 +82,13 @@ def test_stacks_of_trials_of_two_signals_share_their_trials(tmp_path: Path) -> N
         )
 
 
+def test_labels_of_trials_in_hdf5_are_words(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"], file["y"] = np.zeros((2, 4, 1)), ["go", "stop"]
+    described = card(tmp_path, pattern="a.h5", signals={"x": SignalSpec(modality="lfp", variable="x", trial_label="y", sfreq=1)})
+    assert read_one(described).intervals["trials"].labels == ("go", "stop")
+
+
 @pytest.mark.parametrize(
     ("arrays", "changes", "match"),
     [

@@ -139,7 +139,7 @@ def test_snippets_of_sleep_lfp_and_ecog() -> None:
 
 def test_resting_eeg_is_kept_as_it_is_read(tmp_path: Path) -> None:
     """MNE's sizes are numpy's integers, which a saved array's header must not spell."""
-    recording = read_set("eeg_rest_yasa")["eyes_open"]
+    recording = read_set("yasa_rest")["rest"]
     kept = signal(load_recording(save_recording(recording, tmp_path)), "eeg")
     assert (kept.values.shape, kept.sfreq, kept.ch_names) == ((72000, 2), 200, ("F4-A1", "CZ-A2"))
     np.testing.assert_array_equal(kept.values, np.asarray(signal(recording, "eeg").values))
