@@ -35,7 +35,7 @@ HOMES = {
     "matplotlib": ["*"],
     "mamba_ssm": ["nn/ssm.py"],
     "mne": ["data/readers/*", "data/preprocess/source.py"],
-    "nimare": ["data/foci.py"],
+    "nimare": ["data/foci/*"],
     "onnx": ["release/*"],
     "onnxruntime": ["release/*"],
     "pynwb": ["data/readers/nwb.py"],

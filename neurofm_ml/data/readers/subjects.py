@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from neurofm_ml.data.readers.tables import is_number
 from neurofm_ml.data.readers.variables import load_columns
 from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, SubjectTable, data_root, fill
 from neurofm_ml.types import Subject
@@ -26,20 +27,24 @@ def subject_of(card: DatasetCard, spec: RecordingSpec) -> Subject:
         row = {c: str(v[0]) for c, v in zip(columns, load_columns(path, columns), strict=True)}
         return replace(subject, **{field: _cell(table, field, row, path) for field in table.fields})
     key = fill(table.match, spec).lstrip("0")
-    rows = _rows(path, table.key, path.stat().st_mtime_ns)
-    if key not in rows:
-        raise ValueError(f"{path}: column {table.key!r} has no row {key!r} for recording {spec.id!r}; add it or correct `match`.")
-    return replace(subject, **{field: _cell(table, field, rows[key], path) for field in table.fields})
+    rows = _rows(path, table.key, path.stat().st_mtime_ns).get(key, [])
+    if len(rows) != 1:
+        remedy = "keep one row per subject" if rows else "add it or correct `match`"
+        raise ValueError(f"{path}: column {table.key!r} has {len(rows) or 'no'} row {key!r} for recording {spec.id!r}; {remedy}.")
+    return replace(subject, **{field: _cell(table, field, rows[0], path) for field in table.fields})
 
 
 @functools.lru_cache(maxsize=4)
-def _rows(path: Path, key: str, _changed: int) -> Mapping[str, Mapping[str, str]]:
-    """Rows of a table by the text in column `key`, without its leading zeros; kept until the file changes."""
-    with path.open(newline="") as file:
+def _rows(path: Path, key: str, _changed: int) -> Mapping[str, list[Mapping[str, str]]]:
+    """Rows of a table (one per subject, where it is right) by the text in column `key`, without its leading zeros; kept until the file changes."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
         if key not in (reader.fieldnames or ()):
             raise ValueError(f"{path} has no column {key!r}; it has {', '.join(reader.fieldnames or ())}.")
-        return {row[key].lstrip("0"): row for row in reader}
+        rows: dict[str, list[Mapping[str, str]]] = {}
+        for row in reader:
+            rows.setdefault(row[key].lstrip("0"), []).append(row)
+    return rows
 
 
 def _cell(table: SubjectTable, field: str, row: Mapping[str, str], path: Path) -> Any:
@@ -53,4 +58,8 @@ def _cell(table: SubjectTable, field: str, row: Mapping[str, str], path: Path) -
         if text not in table.codes[field]:
             raise ValueError(f"{path}: column {column!r} holds {text!r}; the card knows {', '.join(table.codes[field])}.")
         return table.codes[field][text]
-    return float(text) * table.age_scale if field == "age" else text
+    if field != "age":
+        return text
+    if not is_number(text):
+        raise ValueError(f"{path}: column {column!r} holds the age {text!r}, no number; give it codes, or name it under `missing`.")
+    return float(text) * table.age_scale

@@ -405,7 +405,7 @@ def test_bad_places_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("NEUROFM_DATA", str(tmp_path))
     with pytest.raises(ValueError, match=r"holds no recording \(.nwb, .edf, .*describe its arrays by a dataset card"):
         read(tmp_path)
-    with pytest.raises(ValueError, match=r"'uci_egg' is no file here and no dataset; the datasets are .*uci_eeg"):
+    with pytest.raises(ValueError, match=r"'uci_egg' is no file here and no dataset, table or corpus; the datasets are .*uci_eeg"):
         read("uci_egg")
     with pytest.raises(ValueError, match=r"files of uci_eeg are not here; get them from https.* NEUROFM_DATA"):
         read("uci_eeg")
