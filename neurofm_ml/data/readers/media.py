@@ -179,32 +179,41 @@ def read_video(path: Path, signal: SignalSpec) -> Stimulus:
     """Features of every frame, on the frames' own time stamps. Raises ValueError for a file that is damaged or cut short."""
     import av
 
-    try:
-        with av.open(str(path)) as container:
-            times, values = _frames(container)
-            missing = _missing_s(container, times)
-    except (av.FFmpegError, IndexError) as error:
-        raise ValueError(
-            f"{path} cannot be read as video ({error}); it is damaged, cut short or holds no pictures, get it again."
-        ) from None
-    if missing > 0:
-        raise ValueError(f"{path} is cut short: {missing:.3g} s of the frames that it states are not there; get it again.")
     with naming(path):
+        try:
+            with av.open(str(path)) as container:
+                times, values = _frames(container)
+        except (av.FFmpegError, IndexError) as error:
+            raise ValueError(
+                f"it cannot be read as video ({error}); it is damaged, cut short or holds no pictures, get it again."
+            ) from None
         series = series_from_times(times - times[0], values, "video", ("luminance", "contrast", "motion", *_CELLS), signal.unit)
         _check_rate(series, signal)
         return _picked(series, signal)
 
 
 def _frames(container: Any) -> tuple[Array, Array]:
-    """(times (n_frames,) seconds, values (n_frames, n_features)) of the first video stream."""
-    container.streams.video[0].thread_type = "AUTO"
-    times, values, last = [], [], None
-    for frame in container.decode(video=0):
-        grey = _grey(frame)
-        luminance, contrast, *cells = picture_features(grey)
-        times.append(float(frame.pts * frame.time_base))
-        values.append([luminance, contrast, 0.0 if last is None else float(np.abs(grey - last).mean()), *cells])
-        last = grey
+    """(times (n_frames,) seconds, values (n_frames, n_features)) of the first video stream.
+
+    Raises ValueError where the packets, of sound too, end more than a frame before the file says that it does.
+    """
+    video = container.streams.video[0]
+    video.thread_type = "AUTO"
+    times, values, last, end = [], [], None, 0.0
+    for packet in container.demux():
+        if packet.pts is not None:
+            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        for frame in packet.decode() if packet.stream is video else ():
+            grey = _grey(frame)
+            luminance, contrast, *cells = picture_features(grey)
+            times.append(float(frame.pts * frame.time_base))
+            values.append([luminance, contrast, 0.0 if last is None else float(np.abs(grey - last).mean()), *cells])
+            last = grey
+    if not times:
+        raise IndexError("no frames")
+    missing = (container.duration or 0) / 1e6 - end
+    if missing > 1.5 / float(video.average_rate):
+        raise ValueError(f"it is cut short: the last {missing:.3g} s that it states are not there; get it again.")
     return np.array(times), np.array(values, np.float32).reshape(len(times), 3 + len(_CELLS))
 
 

@@ -72,7 +72,7 @@ def _tokens(text: str) -> Iterator[str]:
 
 def _tier(tokens: Iterator[str]) -> tuple[str, Intervals]:
     """Class, name, start, end, number of entries, then start (end) and text of each."""
-    kind, name, _, _, n = (next(tokens) for _ in range(5))
+    kind, name, _, _, n = [next(tokens) for _ in range(5)]
     width = 3 if kind == "IntervalTier" else 2
     rows = [[next(tokens) for _ in range(width)] for _ in range(int(n))]
     start, end = (np.array([float(row[k]) for row in rows], np.float64) for k in (0, width - 2))
