@@ -4,6 +4,7 @@ Shapes: T times, C channels, K components. Positions (C, 3) are metres on the he
 """
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from neurofm_ml.types import Array, Recording, Signal
 EYE_BAND = (1.0, 10.0)
 #: Spherical splines: order, terms of the Legendre series and regularisation (Perrin et al. 1989; MNE's values).
 _STIFFNESS, _TERMS, _ALPHA = 4, 50, 1e-5
+_ICA_STEPS = 500
 
 
 def average_reference(values: Array, bad: Sequence[int] = ()) -> Array:
@@ -67,31 +69,41 @@ def _kernel(cosine: Array) -> Array:
 
 
 # ---------------------------------------------------------------- components
-def remove_components(values: Array, reference: Array, sfreq: float, threshold: float = 0.5, seed: int = 0) -> tuple[Array, Array]:
+def remove_components(
+    values: Array, reference: Array, sfreq: float, threshold: float = 0.5, n_components: int | None = None, seed: int = 0
+) -> tuple[Array, Array]:
     """(T, C) without the independent components that follow `reference` (T, K), and the correlation (n,) of each one taken out.
 
-    FastICA (Hyvarinen 1999) on the band above 1 Hz, of as many components as the data have dimensions; a component goes when its
-    correlation with a reference exceeds `threshold` in size between 1 and 10 Hz.
+    FastICA (Hyvarinen 1999) above 1 Hz, of the `n_components` largest principal components (default: as many as the data have
+    dimensions; what is not decomposed is kept); a component goes when it is correlated with a reference by more than `threshold`
+    between 1 and 10 Hz. Raises ValueError when FastICA does not converge.
     """
     values = np.asarray(values, np.float64)
-    check_finite(values)
-    ica = _fit_ica(band_pass(values, sfreq, EYE_BAND[0], None), seed)
-    eyes = band_pass(np.asarray(reference, np.float64), sfreq, *EYE_BAND)
+    ica = _fit_ica(band_pass(values, sfreq, EYE_BAND[0], None), n_components, seed)
     sources = (values - values.mean(axis=0)) @ ica.components_.T
+    eyes = band_pass(np.asarray(reference, np.float64), sfreq, *EYE_BAND)
     follows = _correlation(band_pass(sources, sfreq, *EYE_BAND), eyes)
     out = np.flatnonzero(np.abs(follows) > threshold)
     return values - sources[:, out] @ ica.mixing_[:, out].T, follows[out]
 
 
-def _fit_ica(values: Array, seed: int) -> Any:
-    """FastICA on (T, C), in the dimensions that (T, C) has: an average reference or a rebuilt channel takes one away."""
+def _fit_ica(values: Array, n_components: int | None, seed: int) -> Any:
+    """FastICA on (T, C); an average reference or a rebuilt channel takes one dimension away."""
     from sklearn.decomposition import FastICA
+    from sklearn.exceptions import ConvergenceWarning
 
     spread = np.linalg.svd(np.cov(values.T), compute_uv=False)
     rank = int(np.sum(spread > 1e-7 * spread[0]))
-    ica = FastICA(rank, whiten="unit-variance", random_state=seed, max_iter=1000, tol=1e-4)
-    ica.fit(values)
-    return ica
+    ica = FastICA(min(n_components or rank, rank), whiten="unit-variance", random_state=seed, max_iter=_ICA_STEPS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            return ica.fit(values)
+        except ConvergenceWarning:
+            raise ValueError(
+                f"{ica.n_components} components did not converge in {_ICA_STEPS} steps, as happens where only noise is left to divide; "
+                "set n_components lower."
+            ) from None
 
 
 def _correlation(sources: Array, references: Array) -> Array:
@@ -136,6 +148,7 @@ class RemoveEyeComponents(Step):
     modalities: ClassVar = ("eeg", "meg")
     reference: str
     threshold: float = 0.5
+    n_components: int | None = None
     seed: int = 0
 
     @property
@@ -154,7 +167,7 @@ class RemoveEyeComponents(Step):
         signal = as_signal(recording, name)
         if (signal.sfreq, signal.t0, len(signal.values)) != (eyes.sfreq, eyes.t0, len(eyes.values)):
             raise ValueError(f"{name} ({signal!r}) and {self.reference} ({eyes!r}) must have the same samples; resample one of them.")
-        values, follows = remove_components(signal.values, np.asarray(eyes.values), signal.sfreq, self.threshold, self.seed)
+        values, follows = remove_components(signal.values, eyes.values, signal.sfreq, self.threshold, self.n_components, self.seed)
         cleaned = dataclasses.replace(signal, values=values.astype(np.float32))
         note = f"{name}: {len(follows)} components taken out, correlated {', '.join(f'{r:.2f}' for r in follows) or 'none'}"
         return recording.with_signals({**recording.signals, name: cleaned}, note)

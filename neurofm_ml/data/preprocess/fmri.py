@@ -18,8 +18,9 @@ from neurofm_ml.types import Array, Recording, Signal
 
 #: Radius in millimetres of the sphere on which rotations are measured (Power et al. 2012).
 HEAD_MM = 50.0
-#: Gauss-Newton stops when no parameter moves further than this (mm, and rad on a 50 mm sphere).
-_CONVERGED = 1e-4
+#: Gauss-Newton stops when no parameter moves further than this, mm (rotations on the sphere): voxels that enter and leave the view
+#: keep it from settling much closer.
+_CONVERGED = 0.02
 _ITERATIONS = 100
 
 
@@ -66,7 +67,8 @@ def estimate_motion(volumes: Array, voxel_mm: Sequence[float]) -> Array:
         raise ValueError(f"volumes have shape {volumes.shape}; motion needs (X, Y, Z, T) with at least 4 voxels on each side.")
     check_finite(volumes, "set what lies outside the brain to 0")
     size = np.asarray(voxel_mm, np.float64)
-    smooth = [gaussian_filter(np.asarray(volume, np.float64), 1.0) for volume in np.moveaxis(volumes, 3, 0)]
+    # Relative to its mean: the first volumes of a run are brighter.
+    smooth = [gaussian_filter(volume / np.mean(volume), 1.0, output=np.float64) for volume in np.moveaxis(volumes, 3, 0)]
     register = _Registration(smooth[0], size)
     matrix, motion = np.eye(4), np.zeros((len(smooth), 6))
     for k in range(1, len(smooth)):
@@ -87,7 +89,6 @@ class _Registration:
         self.values = reference[inner].ravel()
         gradient = np.stack([g[inner].ravel() for g in np.gradient(reference, *voxel_mm)], axis=1)
         self.steepest = np.hstack([gradient, np.cross(self.points - self.centre, gradient)])
-        self.solve = np.linalg.pinv(self.steepest.T @ self.steepest)
 
     def find(self, volume: Array, matrix: Array) -> Array:
         """(4, 4) from the reference's millimetres to those of `volume`, starting at `matrix`."""
@@ -97,8 +98,9 @@ class _Registration:
         for _ in range(_ITERATIONS):
             moved = (self.points @ matrix[:3, :3].T + matrix[:3, 3]) / self.voxel_mm
             seen = map_coordinates(spline, moved.T, order=3, mode="constant", cval=np.nan, prefilter=False)
-            error = np.nan_to_num(seen - self.values)
-            step = self.solve @ (self.steepest.T @ error)
+            inside = np.isfinite(seen)
+            steepest = self.steepest[inside]
+            step = np.linalg.solve(steepest.T @ steepest, steepest.T @ (seen - self.values)[inside])
             matrix = matrix @ np.linalg.inv(rigid(step, self.centre))
             if np.abs(step * np.repeat([1.0, HEAD_MM], 3)).max() < _CONVERGED:
                 return matrix

@@ -56,7 +56,7 @@ def gaze_events(gaze: Array, sfreq: float, threshold: Array) -> list[GazeEvent]:
 
     Fast samples within what the velocity looks at of a loss are the lid, not the eye: they are neither saccade nor fixation.
     """
-    lost = np.asarray(~np.isfinite(gaze)).any(axis=1)
+    lost = ~np.isfinite(gaze.sum(axis=1))
     fast = list(zip(*find_saccades(gaze, sfreq, threshold), strict=True))
     busy = lost.copy()
     for a, b in fast:
