@@ -146,7 +146,9 @@ def test_sessions_are_kept_whole(tmp_path: Path) -> None:
 
 def test_an_unknown_site_is_refused_by_name(tmp_path: Path) -> None:
     people = [recording("r0", scan(0), site="NYU"), recording("r1", scan(1))]
-    with pytest.raises(ValueError, match="r1: its site is not known, so recordings cannot be split by site; give the card the field 'site'"):
+    with pytest.raises(
+        ValueError, match="r1: its site is not known, so recordings cannot be split by site; give the card the field 'site'"
+    ):
         cut(tmp_path, people, split=SplitSpec(kind="site"))
 
 

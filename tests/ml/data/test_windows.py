@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,15 +12,16 @@ import pytest
 
 from neurofm_ml.config import to_dict
 from neurofm_ml.data.grid import to_grid
+from neurofm_ml.data.preprocess import UnifiedPreprocessor
 from neurofm_ml.data.recordings import load_card, load_recordings, save_recording
 from neurofm_ml.data.shards import Reader, read_index, read_manifest, write_manifest, write_shards
 from neurofm_ml.data.simulate import simulate
 from neurofm_ml.data.splits import blocks
 from neurofm_ml.data.survey import windows
 from neurofm_ml.data.windows import load_block, shard_recordings
-from neurofm_ml.knowledge.cards import DatasetCard, SplitSpec, datasets
+from neurofm_ml.knowledge.cards import DatasetCard, SignalSpec, SplitSpec, StepSpec, datasets
 from neurofm_ml.presets import SPLITS, ShardsConfig
-from neurofm_ml.types import Array, Recording, Samples, Series, Signal, SpikeTrain, Subject
+from neurofm_ml.types import Array, Intervals, Recording, Samples, Series, Signal, SpikeTrain, Subject
 
 
 def _card(**changes: object) -> DatasetCard:
@@ -103,7 +106,10 @@ def test_the_grid_covers_what_every_neural_signal_covers() -> None:
     ("signals", "match"),
     [
         ({"eeg": Signal(np.zeros((10, 1)), 10.0, "eeg"), "bold": Signal(np.zeros((9, 1)), 1.0, "fmri", t0=5.0)}, "share no whole bin"),
-        ({"counts": Signal(np.zeros((10, 1)), 25.0, "spikes")}, "binned at 25 Hz, which no whole number of bins brings to the grid's 10 Hz"),
+        (
+            {"counts": Signal(np.zeros((10, 1)), 25.0, "spikes")},
+            "binned at 25 Hz, which no whole number of bins brings to the grid's 10 Hz",
+        ),
     ],
 )
 def test_what_cannot_be_put_on_the_grid(signals: dict[str, Series], match: str) -> None:
@@ -262,3 +268,151 @@ def test_a_block_that_cannot_be_stitched(sharded: tuple[Path, Path], tmp_path: P
 def test_a_block_that_is_not_there(sharded: tuple[Path, Path]) -> None:
     with pytest.raises(ValueError, match=r"'nobody' has no windows in split 'test'; there are sub1_ses1/test"):
         load_block(sharded[1], "nobody", "test")
+
+
+# ---------------------------------------------------------------- before the cut
+def test_preprocessing_comes_once_before_the_grid_and_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = StepSpec(step="band_pass", signals=("eeg",), parameters={"high_hz": 2.0})
+    card = _card(**_eeg_alone(), preprocess=(step,), split=SplitSpec(kind="recording"))
+    rng = np.random.default_rng(0)
+    people = [_recording({"eeg": Signal(rng.normal(size=(200, 2)).astype(np.float32), 10.0, "eeg")}, f"r{i}") for i in range(4)]
+    seen: list[str] = []
+    real = UnifiedPreprocessor.__call__
+    monkeypatch.setattr(UnifiedPreprocessor, "__call__", lambda self, recording: (seen.append(recording.id), real(self, recording))[1])
+    out = _made(tmp_path / "out")
+    shard_recordings(ShardsConfig(dataset="simulation"), _artifact(tmp_path / "in", card, people), out)
+    assert seen == ["r0", "r1", "r2", "r3"]
+    assert not [path for path in out.iterdir() if path.is_dir()]  # what was kept between the passes is gone
+    told = json.loads((out / "recordings.json").read_text())
+    table = pd.read_parquet(out / "windows.parquet").drop_duplicates("recording")
+    for name, split in zip(table.recording, table.split, strict=True):
+        block = load_block(out, name, split)
+        expected = to_grid(UnifiedPreprocessor(card)(next(r for r in people if r.id == name)), card)
+        np.testing.assert_array_equal(_values(block, "eeg"), _values(expected, "eeg"))
+        assert block.history == (*expected.history, f"load_block({split})")
+        assert [line.split("(")[0] for line in told[name]["history"]] == ["band_pass", "to_grid"]
+
+
+# ---------------------------------------------------------------- intervals
+@pytest.fixture(scope="module")
+def with_trials(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recording]:
+    """Shards of one recording with trials (two of them equal), instants, and a table without labels."""
+    trials = Intervals(
+        np.array([0.5, 3.2, 3.2, 7.9, 19.0]),
+        np.array([1.5, 6.0, 6.0, 8.4, 19.5]),
+        ("left", "right", "right", "left", "right"),
+        {"rt": np.array([0.3, np.nan, np.nan, 0.5, 0.1]), "block": np.array([1, 1, 1, 2, 2]), "cue": np.array(["a", "b", "b", "a", "c"])},
+    )
+    words = Intervals(np.array([0.1, 5.0]), np.array([0.1, 5.0]), ("the", "cat"))
+    sleep = Intervals(np.array([9.0]), np.array([20.0]))
+    recording = dataclasses.replace(
+        _recording({"eeg": Signal(np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32), 10.0, "eeg")}),
+        subject=Subject("s", age=31.5, site="NYU"),
+        intervals={"trials": trials, "words": words, "sleep": sleep},
+    )
+    card, out = _card(**_eeg_alone()), tmp_path_factory.mktemp("out")
+    shard_recordings(ShardsConfig(dataset="simulation"), _artifact(tmp_path_factory.mktemp("in"), card, [recording]), out)
+    return out, recording
+
+
+def test_a_window_names_the_intervals_that_overlap_it(with_trials: tuple[Path, Recording]) -> None:
+    out, recording = with_trials
+    index = read_index(out)
+    for row in range(len(index)):
+        meta = Reader(index).sample(row)["json"]
+        window = recording.slice(meta["start"], meta["end"])
+        assert {name: listed["labels"] for name, listed in meta["intervals"].items()} == {
+            name: list(ivs.labels) for name, ivs in window.intervals.items() if len(ivs.start)
+        }
+        if "trials" in meta["intervals"]:
+            listed, expected = meta["intervals"]["trials"], window.intervals["trials"]
+            assert (listed["start"], listed["end"]) == (expected.start.tolist(), expected.end.tolist())
+            assert listed["columns"]["cue"] == expected.columns["cue"].tolist()
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_block_has_its_intervals_each_as_often_as_it_was(with_trials: tuple[Path, Recording], split: str) -> None:
+    out, recording = with_trials
+    block = load_block(out, "a", split)
+    expected = {name: ivs for name, ivs in recording.slice(*block.bounds).intervals.items() if len(ivs.start)}
+    assert block.intervals.keys() == expected.keys()
+    for name, ivs in expected.items():
+        found = block.intervals[name]
+        np.testing.assert_array_equal(found.start, ivs.start)
+        np.testing.assert_array_equal(found.end, ivs.end)
+        assert found.labels == ivs.labels
+        for column, values in ivs.columns.items():
+            np.testing.assert_array_equal(found.columns[column], values)
+    assert block.subject == recording.subject
+
+
+# ---------------------------------------------------------------- signals that some recordings lack, layouts
+def _three_of_several() -> list[Recording]:
+    """Spikes and gaze everywhere, EEG in two of three recordings."""
+    rng = np.random.default_rng(0)
+    made = []
+    for i in range(3):
+        counts = Signal(rng.poisson(2.0, (300, 4)).astype(np.float32), 10.0, "spikes", unit="count")
+        gaze = Signal(rng.normal(size=(300, 2)).astype(np.float32), 10.0, "eye")
+        eeg = Signal(rng.normal(size=(1500, 3)).astype(np.float32), 50.0, "eeg")
+        made.append(_recording({"spikes": counts, "gaze": gaze, **({"eeg": eeg} if i != 1 else {})}, f"r{i}", session=f"day{i}"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def layouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """layout -> shards of the same recordings."""
+    signals = {"spikes": SignalSpec(modality="spikes"), "eeg": SignalSpec(modality="eeg"), "gaze": SignalSpec(modality="eye")}
+    source = _artifact(tmp_path_factory.mktemp("in"), _card(signals=signals, tasks=()), _three_of_several())
+    found = {}
+    for layout in ("multimodal", "modality"):
+        found[layout] = tmp_path_factory.mktemp(layout)
+        report = shard_recordings(ShardsConfig(dataset="simulation", shard_mb=0.05, layout=layout), source, found[layout])  # type: ignore[arg-type]
+        assert all(check.passed for check in report.checks)
+    return found
+
+
+def _alike(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) if isinstance(a[k], np.ndarray) else a[k] == b[k] for k in a)
+
+
+def test_both_layouts_hold_the_same_samples(layouts: dict[str, Path]) -> None:
+    mixed, divided = (Reader(read_index(layouts[name])) for name in ("multimodal", "modality"))
+    assert mixed.index.keys == divided.index.keys
+    assert all(_alike(mixed.sample(row), divided.sample(row)) for row in range(len(mixed.index)))
+    names = {path.name.rsplit("-", 1)[0] for path in layouts["modality"].glob("*.tar")}
+    assert names == {f"{split}-{modality}" for split in SPLITS for modality in ("spikes", "eeg", "eye", "json")}
+    assert len(list(layouts["modality"].glob("train-eeg-*.tar"))) > 1
+    assert read_manifest(layouts["modality"])["layout"] == "modality"
+
+
+def test_a_tar_of_one_modality_is_a_webdataset(layouts: dict[str, Path]) -> None:
+    wds = pytest.importorskip("webdataset")
+    urls = [str(path) for path in sorted(layouts["modality"].glob("train-eeg-*.tar"))]
+    read = list(wds.WebDataset(urls, shardshuffle=False, empty_check=False).decode())
+    index = read_index(layouts["modality"])
+    for got in read:
+        np.testing.assert_array_equal(got["eeg.npy"], Reader(index).member(index.row_of[got["__key__"]], "eeg"))
+    table = pd.read_parquet(layouts["modality"] / "windows.parquet")
+    assert len(read) == ((table.split == "train") & (table.recording != "r1")).sum()
+
+
+@pytest.mark.parametrize("layout", ["multimodal", "modality"])
+def test_a_signal_that_a_recording_lacks_is_missing_from_its_windows_alone(layouts: dict[str, Path], layout: str) -> None:
+    out = layouts[layout]
+    assert [("eeg" in signals) for signals in json.loads((out / "channels.json").read_text()).values()] == [True, False, True]
+    index, table = read_index(out), pd.read_parquet(out / "windows.parquet").set_index("key")
+    for row in range(len(index)):
+        sample = Reader(index).sample(row)
+        lacking = table.recording[index.key(row)] == "r1"
+        assert ("eeg" in sample) == ("eeg" in sample["json"]["signals"]) == (not lacking)
+    assert sorted(load_block(out, "r1", "train").signals) == ["gaze", "spikes"]
+    assert _values(load_block(out, "r2", "test"), "eeg").shape[1] == 3
+
+
+def test_one_name_for_two_modalities_is_refused(tmp_path: Path) -> None:
+    eeg, ecog = (Signal(np.zeros((300, 1), np.float32), 10.0, modality) for modality in ("eeg", "ecog"))
+    both = [_recording({"field": eeg}, "a", session="x"), _recording({"field": ecog}, "b", session="y")]
+    source = _artifact(tmp_path / "in", _card(signals={"field": SignalSpec(modality="eeg")}, tasks=()), both)
+    with pytest.raises(ValueError, match="signal 'field' is eeg and, in session 'y', ecog; give it two names"):
+        shard_recordings(ShardsConfig(dataset="simulation"), source, _made(tmp_path / "out"))
