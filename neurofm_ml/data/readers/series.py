@@ -75,13 +75,14 @@ def _values(path: Path, names: Sequence[str], arrays: Sequence[Array], signal: S
             parts.append(columns.T if signal.transpose else columns)
     if len({len(p) for p in parts}) > 1:
         raise ValueError(f"{path}: {', '.join(names)} have {', '.join(str(len(p)) for p in parts)} rows; they must agree.")
-    values = np.concatenate(parts, axis=1)
+    values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
     if signal.columns:
         if max(signal.columns) >= values.shape[1]:
             raise ValueError(f"{path}: columns asks for {max(signal.columns)}, counted from 0; there are {values.shape[1]}.")
         values = values[:, signal.columns]
-    values[np.isin(values, np.asarray(signal.missing, np.float32))] = np.nan
-    return np.ascontiguousarray(values * np.float32(signal.scale))
+    if signal.missing:
+        values[np.isin(values, np.asarray(signal.missing, np.float32))] = np.nan
+    return np.ascontiguousarray(values if signal.scale == 1 else values * np.float32(signal.scale))
 
 
 def _series(values: Array, stamps: Array | None, ch_names: tuple[str, ...], signal: SignalSpec) -> Series:

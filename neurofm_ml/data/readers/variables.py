@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from neurofm_ml.data.readers import pose, rdata, speech
+from neurofm_ml.data.readers.numbers import read_numbers
 from neurofm_ml.data.readers.tables import read_table
 from neurofm_ml.types import Array
 
@@ -186,7 +187,7 @@ def _from_npy(path: Path, names: Sequence[str]) -> list[Array]:
 
 def _from_text(path: Path, names: Sequence[str]) -> tuple[list[Array], tuple[str, ...]]:
     """Named columns as (n,), or for "" the whole table (all columns but those named as time)."""
-    table = read_table(path)
+    table = read_numbers(path, names) or read_table(path)
     named = [_pick(path, name, table.header) for name in names if name]
     rest = [column for column in table.header if column not in named]
     arrays = [table.numbers([name])[:, 0] if name else table.numbers(rest) for name in names]
