@@ -6,6 +6,7 @@ Layout after SR Research's EyeLink user manual.
 """
 
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -32,13 +33,19 @@ _KNOWN = {"PRESCALER", "VPRESCALER", "EVENTS", "**"}
 
 @dataclass
 class _Block:
-    """One stretch of recording: eyes in the order of their columns, coordinates, a row [ms, x, y, pupil, ...] per sample."""
+    """One stretch of recording: eyes in the order of their columns, coordinates, and [ms, x, y, pupil, ...] of each sample,
+    one behind the other."""
 
     line: int
     eyes: tuple[str, ...] = ()
     unit: str = ""
-    rows: list[list[float]] = field(default_factory=list)
+    samples: "array[float]" = field(default_factory=lambda: array("d"))
     ended: bool = False
+
+    @property
+    def rows(self) -> Array:
+        """(n_samples, 1 + 3 n_eyes)."""
+        return np.array(self.samples).reshape(-1, 1 + 3 * len(self.eyes))
 
 
 @dataclass
@@ -91,7 +98,7 @@ def _parse(lines: Iterable[str]) -> _File:
             continue
         try:
             _take(found, words, number)
-        except (ValueError, IndexError):
+        except (ValueError, LookupError):
             raise ValueError(f"line {number} is no line of an EyeLink file: {line.strip()[:60]!r}; it is cut short or damaged.") from None
     return found
 
@@ -100,7 +107,7 @@ def _take(found: _File, words: list[str], number: int) -> None:
     """Put one line where it belongs."""
     word = words[0]
     if word[0].isdigit():
-        found.blocks[-1].rows.append(_sample(words, found.blocks[-1]))
+        found.blocks[-1].samples.extend(_sample(words, found.blocks[-1]))
     elif word == "START":
         found.blocks.append(_Block(number))
     elif word == "END":
@@ -143,21 +150,21 @@ def _number(word: str) -> float:
 
 
 def _check_whole(blocks: list[_Block]) -> None:
-    if not any(block.rows for block in blocks):
+    if not any(block.samples for block in blocks):
         raise ValueError(
             "it holds no samples of an EyeLink (lines START, SAMPLES and numbers); it is empty or another format, get it again."
         )
     if open_ended := [block.line for block in blocks if not block.ended]:
         raise ValueError(f"the recording that starts in line {open_ended[0]} has no END; the file is cut short, get it again.")
-    if len(units := {block.unit for block in blocks if block.rows}) > 1:
+    if len(units := {block.unit for block in blocks if block.samples}) > 1:
         raise ValueError(f"its blocks hold coordinates in {' and '.join(sorted(units))}; split the file there.")
 
 
 def _signals(found: _File) -> dict[str, Series]:
     """gaze (n, 2 per eye) and pupil (n, 1 per eye); an eye that was not recorded in a block is NaN there."""
-    blocks = [block for block in found.blocks if block.rows]
+    blocks = [block for block in found.blocks if block.samples]
     eyes = [eye for eye in _EYES.values() if any(eye in block.eyes for block in blocks)]
-    times = np.concatenate([np.array(block.rows)[:, 0] for block in blocks]) / 1000
+    times = np.concatenate([block.rows[:, 0] for block in blocks]) / 1000
     values = np.concatenate([_of_eyes(block, eyes) for block in blocks]).astype(np.float32)
     gaze = tuple(f"{axis}_{eye}" for eye in eyes for axis in "xy")
     return {
@@ -168,7 +175,7 @@ def _signals(found: _File) -> dict[str, Series]:
 
 def _of_eyes(block: _Block, eyes: Sequence[str]) -> Array:
     """(n, n_eyes, 3)."""
-    rows = np.array(block.rows)
+    rows = block.rows
     values = np.full((len(rows), len(eyes), 3), np.nan)
     for k, eye in enumerate(block.eyes):
         values[:, eyes.index(eye)] = rows[:, 1 + 3 * k : 4 + 3 * k]

@@ -59,7 +59,7 @@ def reader_of(path: Path, signal: SignalSpec) -> Callable[[Path, SignalSpec], St
 
 
 def read_file(path: Path) -> Recording:
-    """A sound or an alignment as its features at 100 Hz, a video as those of its frames."""
+    """A sound or an alignment as its features at 100 Hz, a video as those of its frames. Tiers without entries have none."""
     suffix = path.suffix.lower()
     tiers = read_tiers(path) if suffix in ALIGNED else {}
     modality = "language" if tiers else "video" if suffix in VIDEOS else "audio"
@@ -73,7 +73,8 @@ def read_file(path: Path) -> Recording:
         session=path.stem,
         species="unknown",
         licence="unknown",
-        signals={name: read(path, replace(spec, variable=name)) for name in tiers} or {modality: read(path, spec)},
+        signals={name: read(path, replace(spec, variable=name)) for name, tier in tiers.items() if len(tier.start)}
+        or {modality: read(path, spec)},
         intervals=tiers,
         history=("read (media)",),
     )

@@ -103,7 +103,7 @@ def tier_features(tier: Intervals, sfreq: float) -> Signal:
     """
     spoken = np.array([label.strip().casefold() not in SILENCE for label in tier.labels], bool)
     start, end = tier.start[spoken], tier.end[spoken]
-    times = np.arange(int(np.floor(tier.end.max() * sfreq + 1e-6))) / sfreq
+    times = np.arange(int(np.floor(tier.end.max(initial=0.0) * sfreq + 1e-6))) / sfreq
     edges = np.append(times, len(times) / sfreq) - 1e-9
     onset = np.diff(np.searchsorted(start, edges))
     rate = np.searchsorted(start, times + 0.5) - np.searchsorted(start, times - 0.5)

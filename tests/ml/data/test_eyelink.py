@@ -94,6 +94,7 @@ def test_one_block_without_losses_is_regular(tmp_path: Path) -> None:
         (HEAD + RIGHT.replace("2002 14.0 24.0 803.0", "2002 14.0 24"), "line 7 is no line of an EyeLink file: '2002 14.0 24'; it is cut"),
         (HEAD + RIGHT.replace("2002 14.0", "2002 x14"), "line 7 is no line"),
         (HEAD + BOTH.replace(" 1.50 300", ""), "line 16 is no line of an EyeLink file: 'ESACC"),
+        (HEAD + RIGHT.replace("SAMPLES GAZE", "SAMPLES GAS"), "line 5 is no line of an EyeLink file: 'SAMPLES GAS RIGHT"),
         (HEAD + RIGHT.split("END")[0], "the recording that starts in line 4 has no END; the file is cut short"),
         (HEAD + BOTH + RIGHT.replace("GAZE", "HREF"), "coordinates in href and px; split the file there"),
         (HEAD + RIGHT.replace("2002 14", "1002 14"), r"times is not sorted: entry 1 is 1.002 after 2"),

@@ -144,6 +144,13 @@ def test_features_against_a_loop() -> None:
     np.testing.assert_array_equal(tier_features(tier, 64.0).values, loop_over_words(tier, 64.0))
 
 
+def test_a_tier_without_entries_has_no_features(tmp_path: Path) -> None:
+    (tmp_path / "a.TextGrid").write_text(SHORT.replace('2.5\n1\n0.15\n"click 7"\n', "2.5\n0\n"))
+    recording = read(tmp_path / "a.TextGrid")
+    assert isinstance(recording, Recording)
+    assert (list(recording.signals), list(recording.intervals)) == (["words"], ["words", "clicks"])
+
+
 def test_words_that_begin_on_a_sample_are_in_that_sample() -> None:
     tier = Intervals(np.array([0.07, 0.29]), np.array([0.29, 0.58]), ("he", "said"))
     onset, _, length = tier_features(tier, 100.0).values.T
