@@ -31,6 +31,7 @@ SIBLINGS = {"interp": "integration", "integration": "interp"}
 
 #: Third parties that are slow to import, and the files that may do it, inside a function.
 HOMES = {
+    "av": ["data/readers/media.py"],
     "lightning_fabric": ["training/*"],
     "matplotlib": ["*"],
     "mamba_ssm": ["nn/ssm.py"],
@@ -38,7 +39,8 @@ HOMES = {
     "nimare": ["data/foci/*"],
     "onnx": ["release/*"],
     "onnxruntime": ["release/*"],
-    "pynwb": ["data/readers/nwb.py"],
+    "pynwb": ["data/readers/nwb/*"],
+    "pyreadr": ["data/readers/rdata.py"],
     "sklearn": ["evaluation/*", "data/preprocess/artefacts.py"],
     "wandb": ["training/tracking.py"],
 }

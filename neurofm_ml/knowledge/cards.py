@@ -64,8 +64,8 @@ class SignalSpec:
     file         pattern under the card's root (default: the card's `pattern`); ``{id}`` and other names are filled in
     side_by_side several files match, which hold channels of one series; one alone in its file is named after it
     recordings   ids of the recordings that have the series (default: all)
-    variable     variable of a MATLAB file, path in HDF5, column of a table (``unit_*``: all that match); several stand
-                 side by side as channels
+    variable     variable of a MATLAB file, path in HDF5, ``object/column`` of R, column of a table (``unit_*``: all that match)
+                 or of tracked poses, feature of a sound or video, tier of aligned words; several stand side by side as channels
     where        column -> word: only the rows where it stands there; ``{subject}`` and other names are filled in
     ragged       the numbers of a text are one channel, row after row, however many a row holds
     columns      columns of a two-dimensional array to keep, counted from 0 (default: all)
