@@ -132,7 +132,7 @@ def test_motion_planted_in_a_real_head_is_found() -> None:
     assert np.isfinite(seen).all()
     found = estimate_motion(seen, size)
     np.testing.assert_allclose(found[:, :3], PLANTED[:3, :3], atol=0.1)
-    np.testing.assert_allclose(found[:, 3:], PLANTED[:3, 3:], atol=2e-3)
+    np.testing.assert_allclose(found[:, 3:], PLANTED[:3, 3:], atol=3e-3)
 
 
 def test_what_is_no_head_is_refused() -> None:
@@ -253,7 +253,8 @@ def _recording(series: tuple[np.ndarray, ...], rows: int = 300) -> Recording:
 def test_the_steps_give_what_the_functions_give(series: tuple[np.ndarray, ...]) -> None:
     mixed, confounds, _ = series
     done = UnifiedPreprocessor(_card("remove_confounds", confounds="motion", columns=["x", "rz"], low_hz=0.01))(_recording(series))
-    assert isinstance(cleaned := done.signals["fmri"], Signal)
+    cleaned = done.signals["fmri"]
+    assert isinstance(cleaned, Signal)
     np.testing.assert_allclose(cleaned.values, remove_confounds(mixed, confounds[:, [0, 5]], 1 / TR, 0.01), atol=1e-3)
     made = UnifiedPreprocessor(_card("framewise_displacement", into="fd", order="rotations first"))(_recording(series)).signals["fd"]
     assert isinstance(made, Signal)
@@ -281,7 +282,7 @@ def test_wrong_parameters_are_refused(series: tuple[np.ndarray, ...], step: str,
 
 def test_confounds_of_other_length_or_with_holes_are_refused(series: tuple[np.ndarray, ...]) -> None:
     preprocessor = UnifiedPreprocessor(_card("remove_confounds", confounds="motion"))
-    with pytest.raises(ValueError, match="fmri has 300 rows at 0.5 Hz, motion 290 at 0.5 Hz; cut them to the same volumes"):
+    with pytest.raises(ValueError, match=r"fmri has 300 rows at 0.5 Hz, motion 290 at 0.5 Hz; cut them to the same volumes"):
         preprocessor(_recording(series, rows=290))
     whole = _recording(series)
     holed = np.array(whole.signals["motion"].values)

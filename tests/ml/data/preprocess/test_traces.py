@@ -35,7 +35,7 @@ def test_baseline_is_the_percentile_of_each_window() -> None:
 
 
 def test_what_is_no_fluorescence_is_refused() -> None:
-    with pytest.raises(ValueError, match="the baseline falls to -.*no raw fluorescence"):
+    with pytest.raises(ValueError, match=r"the baseline falls to -.*no raw fluorescence"):
         delta_f_over_f(np.random.default_rng(0).normal(size=500), 10.0)
     made = DeltaFOverF(window_s=10).change(Signal(np.full((500, 2), 7.0), 10.0, "calcium", unit="au"))
     assert (made.unit, made.values.max()) == ("dF/F", 0)
