@@ -136,8 +136,8 @@ def _check_riff(path: Path) -> None:
 def sound_features(sound: Array, rate: float, sfreq: float) -> Signal:
     """Envelope and mel bands (n_times, 1 + n_bands) at `sfreq` Hz of a sound (n_samples,) at `rate` Hz, 1 = full scale.
 
-    Sample k looks at 25 ms around ``k / sfreq`` through a Hann window; before and after the sound is silence. The powers of
-    the bands add up to the mean square. Bands that a low `rate` does not reach are left out.
+    Sample k looks at 25 ms around ``k / sfreq`` through a Hann window; before and after the sound is silence. Between the
+    first centre and the last, the powers of the bands add up to the mean square. Bands that a low `rate` does not reach are left out.
     """
     width = round(FRAME_S * rate)
     window = np.hanning(width + 2)[1:-1]

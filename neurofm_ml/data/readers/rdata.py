@@ -4,6 +4,7 @@ R's serialisation is decoded as data; no R code runs. Data frames, matrices and 
 S4 objects are not.
 """
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,12 @@ def read_rdata(path: Path) -> "dict[str, pd.DataFrame]":
 
     Raises ValueError for a file that is damaged or that holds nothing but lists, functions and the like.
     """
+    return _objects(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _objects(path: Path, _changed: int) -> "dict[str, pd.DataFrame]":
+    """Kept until the file changes: recordings that are rows of one table read it one after another."""
     import warnings
 
     import pyreadr
