@@ -66,7 +66,7 @@ def _numbers(name: str, present: Array, kind: str, spec: ColumnSpec, rows: Seque
         values[i] = float(cell)
         if kind == "whole" and values[i] != np.floor(values[i]):
             faults.append(Fault("types_hold", f"{name} of {rows[i]} is {values[i]:g}, not a whole number"))
-    low, high = (np.nan if bound is None else bound for bound in (spec.low, spec.high))
+    low, high = -np.inf if spec.low is None else spec.low, np.inf if spec.high is None else spec.high
     for i in np.flatnonzero((values < low) | (values > high)).tolist():
         faults.append(Fault("ranges_hold", f"{name} of {rows[i]} is {values[i]:g} {spec.unit}".rstrip() + f", outside {low:g} to {high:g}"))
     return Column(values, kind, spec, faults)
