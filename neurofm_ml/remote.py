@@ -155,12 +155,18 @@ def _exactly(url: str, data: bytes, start: int, length: int | None) -> bytes:
     return data
 
 
+class _Attempts(urllib3.Retry):
+    """Attempts that wait as long as the server asks for, within reason."""
+
+    def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> float | None:
+        asked = super().get_retry_after(response)
+        return asked if asked is None else min(asked, _LONGEST_S)
+
+
 @contextmanager
 def _answer(method: str, url: str, headers: Mapping[str, str], **more: Any) -> Iterator[urllib3.BaseHTTPResponse]:
     """The server's answer when it is what was asked for; otherwise an error that says what to do."""
-    attempts = urllib3.Retry(
-        total=ATTEMPTS - 1, backoff_factor=PAUSE_S, status_forcelist=_MAY_PASS, raise_on_status=False, retry_after_max=_LONGEST_S
-    )
+    attempts = _Attempts(total=ATTEMPTS - 1, backoff_factor=PAUSE_S, status_forcelist=_MAY_PASS, raise_on_status=False)
     timeout = urllib3.Timeout(connect=_CONNECT_S, read=TIMEOUT_S)
     with _reaching(url):
         response = _pool(_proxy(url)).request(method, url, headers=dict(headers), retries=attempts, timeout=timeout, **more)

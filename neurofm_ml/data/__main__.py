@@ -12,7 +12,9 @@ from pathlib import Path
 
 from neurofm_ml.data.sources import SOURCES, fetch
 from neurofm_ml.knowledge.cards import ArchiveSpec, DatasetCard, data_root, datasets, is_here, mistakes, raw_files
+from neurofm_ml.knowledge.corpora import CorpusCard, corpora, corpus_files
 
+Card = DatasetCard | CorpusCard
 _HEADER = ("name", "modalities", "species", "GB", "licence", "here")
 _WIDEST = 34
 
@@ -42,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("datasets", help="table of all datasets: name, modalities, species, size, licence, here or not")
     one = commands.add_parser("fetch", help="bring the files of a dataset from its archive; what is here stays as it is")
-    one.add_argument("dataset", help=f"name of a dataset, or ARCHIVE:ID[@VERSION] with an archive of {', '.join(SOURCES)}")
+    one.add_argument("dataset", help=f"name of a dataset or a corpus, or ARCHIVE:ID[@VERSION] with an archive of {', '.join(SOURCES)}")
     one.add_argument("--to", metavar="DIR", type=Path, help="folder in place of NEUROFM_DATA")
     one.add_argument("--include", metavar="PATTERN", action="append", default=[], help="only files that match; may be repeated")
     return parser
@@ -50,8 +52,8 @@ def _parser() -> argparse.ArgumentParser:
 
 # ---------------------------------------------------------------- fetch
 def fetch_dataset(name: str, to: Path | None, include: Sequence[str]) -> None:
-    """Fetch a dataset by its name, or what an archive calls ``ARCHIVE:ID[@VERSION]``."""
-    card = None if ":" in name else datasets()[name]
+    """Fetch a dataset or a corpus by its name, or what an archive calls ``ARCHIVE:ID[@VERSION]``."""
+    card = None if ":" in name else corpora()[name] if name in corpora() else datasets()[name]
     archive, folder = _of_card(card, to) if card else _of_archive(name, to)
     if include:
         archive = replace(archive, include=tuple(include))
@@ -59,13 +61,18 @@ def fetch_dataset(name: str, to: Path | None, include: Sequence[str]) -> None:
     print(f"{name}: {len(done.new)} files fetched, {len(done.kept)} were here, in {folder}")
     for path in done.differing:
         print(f"{folder / path} has another size than in the archive; it was kept: delete it to fetch the archive's.", file=sys.stderr)
-    if card and not is_here(replace(card, root=str(folder.absolute()))):
-        print(f"{name}: the card still finds no recording; it looks for {folder / card.pattern}.", file=sys.stderr)
+    if card and not _is_found(replace(card, root=str(folder.absolute()))):
+        looked = card.pattern if isinstance(card, DatasetCard) else card.file
+        print(f"{name}: the card still does not find what it looks for, {folder / looked}.", file=sys.stderr)
     elif card and to and os.environ.get("NEUROFM_DATA", "") != str(to):
         print(f"To use it: export NEUROFM_DATA={to.absolute()}")
 
 
-def _of_card(card: DatasetCard, to: Path | None) -> tuple[ArchiveSpec, Path]:
+def _is_found(card: Card) -> bool:
+    return is_here(card) if isinstance(card, DatasetCard) else bool(corpus_files(card))
+
+
+def _of_card(card: Card, to: Path | None) -> tuple[ArchiveSpec, Path]:
     folder = to / card.root if to else data_root(card)
     if card.archive is None:
         raise ValueError(f"{card.name} names no archive; get its files from {card.source} and put them in {folder or card.root}.")

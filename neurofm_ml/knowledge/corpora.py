@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from neurofm_ml.config import config
-from neurofm_ml.knowledge.cards import NAME, check_inside, data_root
+from neurofm_ml.knowledge.cards import NAME, ArchiveSpec, check_inside, data_root
 from neurofm_ml.knowledge.yaml_cards import cards_of
 from neurofm_ml.registry import Registry
 
@@ -34,6 +34,7 @@ class CorpusCard:
     redistribute: bool = False
     citation: str = ""
     notes: str = ""
+    archive: ArchiveSpec | None = None
     expected: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -1,5 +1,6 @@
 """GitHub: the files of a repository at one commit, each with git's own hash; Neurosynth's releases live in one."""
 
+from dataclasses import replace
 from urllib.parse import quote
 
 from neurofm_ml.data.sources.base import RemoteFile, get_json, is_wanted
@@ -13,10 +14,14 @@ _COMMIT = "209c33cd009d0b069398a802198b41b9c488b9b7"
 def list_files(
     archive: ArchiveSpec, site: str = "https://api.github.com", raw: str = "https://raw.githubusercontent.com"
 ) -> list[RemoteFile]:
-    """Files of the repository ``owner/name`` at the commit `version`."""
+    """Files of the repository ``owner/name``, or of a folder in it ``owner/name/folder``, at the commit `version`."""
     if not archive.version:
         raise ValueError("a repository changes; name a commit by `version`.")
-    return [file for file in _tree(archive.id, archive.version, site, raw) if is_wanted(file.path, archive)]
+    owner, name, *folders = archive.id.split("/")
+    folder = "".join(f"{part}/" for part in folders)
+    inside = (file for file in _tree(f"{owner}/{name}", archive.version, site, raw) if file.path.startswith(folder))
+    files = (replace(file, path=file.path.removeprefix(folder)) for file in inside)
+    return [file for file in files if is_wanted(file.path, archive)]
 
 
 def list_neurosynth(

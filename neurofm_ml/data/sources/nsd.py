@@ -10,7 +10,7 @@ ACCESS = "agree to the terms through the form at https://naturalscenesdataset.or
 
 
 def list_files(archive: ArchiveSpec, site: str = "https://s3.us-east-2.amazonaws.com") -> list[RemoteFile]:
-    """Files of a part of the bucket, such as ``nsddata_timeseries``."""
+    """Files of the bucket ``natural-scenes-dataset``; `include` says of which person."""
     if os.environ.get("NSD_TERMS") != "agreed":
         raise ValueError("its terms ask for your agreement before any use.")
-    return files_under(f"{site}/natural-scenes-dataset", f"{archive.id}/", archive)
+    return files_under(f"{site}/{archive.id}", "", archive)

@@ -1,14 +1,10 @@
-"""PhysioNet: open projects, whose SHA256SUMS.txt names every file."""
+"""PhysioNet: open projects, whose SHA256SUMS.txt names every file. Credentialed ones are downloaded by hand after signing in."""
 
 from urllib.parse import quote
 
 from neurofm_ml.data.sources.base import RemoteFile, is_wanted
 from neurofm_ml.knowledge.cards import ArchiveSpec
 from neurofm_ml.remote import fetch
-
-ACCESS = (
-    "this adapter reads open projects; for a credentialed one sign its terms on its page at https://physionet.org and download it by hand."
-)
 
 
 def list_files(archive: ArchiveSpec, site: str = "https://physionet.org") -> list[RemoteFile]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ from neurofm_ml.data.sources import (
     webpage,
     zenodo,
 )
-from neurofm_ml.knowledge.cards import ArchiveSpec
+from neurofm_ml.data.sources.base import is_wanted
+from neurofm_ml.knowledge.cards import ArchiveSpec, datasets, find_recordings, is_here, recording_files
 
 MD5 = hashlib.md5(b"data").hexdigest()
 SHA = hashlib.sha256(b"data").hexdigest()
@@ -128,12 +130,15 @@ def test_ibl_files_get_their_alf_names(double: Double) -> None:
 
 def test_nsd_asks_for_its_terms(double: Double, monkeypatch: pytest.MonkeyPatch) -> None:
     put(double, "natural-scenes-dataset/nsddata_timeseries/ppdata/subj01/func1pt8mm/timeseries/timeseries_session01_run01.nii.gz")
-    archive = spec("nsd", "nsddata_timeseries")
+    archive = spec("nsd", "natural-scenes-dataset", "", "nsddata_timeseries/*")
     with pytest.raises(ValueError, match="its terms ask for your agreement"):
         nsd.list_files(archive, double.url)
     assert double.requests == []
     monkeypatch.setenv("NSD_TERMS", "agreed")
-    assert nsd.list_files(archive, double.url)[0].path == "ppdata/subj01/func1pt8mm/timeseries/timeseries_session01_run01.nii.gz"
+    assert (
+        nsd.list_files(archive, double.url)[0].path
+        == "nsddata_timeseries/ppdata/subj01/func1pt8mm/timeseries/timeseries_session01_run01.nii.gz"
+    )
 
 
 def test_hcp_follows_a_pattern_folder_by_folder(double: Double) -> None:
@@ -269,6 +274,8 @@ def test_github_reads_one_commit_and_neurosynth_one_release(double: Double, tmp_
     for repository, commit in (("nelpy/example-data", "099548c"), ("neurosynth/neurosynth-data", github._COMMIT)):
         double.routes[f"/repos/{repository}/git/trees/{commit}"] = answer({"tree": tree, "truncated": False})
         put(double, *(f"raw/{repository}/{commit}/{name}" for name in names))
+    inside = [{"path": path, "type": "blob", "sha": sha, "size": 4} for path in ("data/swf415/a.h5", "a.h5", "data/b.txt")]
+    double.routes["/repos/flavell-lab/NSM/git/trees/75a38d4"] = answer({"tree": inside, "truncated": False})
     files = github.list_files(spec("github", "nelpy/example-data", "099548c", "*.md"), double.url, f"{double.url}/raw")
     assert shown(files, double) == [("README.md", "/raw/nelpy/example-data/099548c/README.md", 4, sha, "git")]
     released = github.list_neurosynth(spec("neurosynth", "7"), double.url, f"{double.url}/raw")
@@ -276,6 +283,8 @@ def test_github_reads_one_commit_and_neurosynth_one_release(double: Double, tmp_
     assert sources.download_all(released, tmp_path / "here").new == ("data-neurosynth_version-7_metadata.tsv.gz",)
     with pytest.raises(ValueError, match="name a commit by `version`"):
         github.list_files(spec("github", "nelpy/example-data"), double.url)
+    within = github.list_files(spec("github", "flavell-lab/NSM/data", "75a38d4", "*.h5"), double.url, f"{double.url}/raw")
+    assert shown(within, double) == [("swf415/a.h5", "/raw/flavell-lab/NSM/75a38d4/data/swf415/a.h5", 4, sha, "git")]
     double.routes["/repos/a/b/git/trees/c"] = answer({"tree": [], "truncated": True})
     with pytest.raises(ValueError, match="clone it with git"):
         github.list_files(spec("github", "a/b", "c"), double.url)
@@ -374,6 +383,62 @@ def test_the_list_for_ukbfetch(tmp_path: Path) -> None:
 def test_uk_biobank_says_what_to_do() -> None:
     with pytest.raises(ValueError, match=r"ukbiobank 20227: UK Biobank hands its files to approved projects only.*ukbfetch -a"):
         list_files(spec("ukbiobank", "20227"))
+
+
+# ---------------------------------------------------------------- cards
+#: Dataset -> a file as its archive names it (after unpacking), and the recording that it is of.
+KNOWN = {
+    "ajile12": ("sub-01/sub-01_ses-3_behavior+ecephys.nwb", "01_3"),
+    "allen_neuropixels": ("ecephys-cache/session_715093703/session_715093703.nwb", "715093703"),
+    "allen_two_photon": ("sub-222426/sub-222426_ses-501704220-StimA_behavior+image+ophys.nwb", "501704220-StimA"),
+    "bci_iv_1": ("BCICIV_1_mat/BCICIV_calib_ds1a.mat", "a"),
+    "ecog_fingers": ("fingerflex/data/bp/bp_fingerflex.mat", "bp"),
+    "eegmmidb": ("S001/S001R03.edf", "S001R03"),
+    "granule_cells_lfp": ("sub-YutaMouse20/sub-YutaMouse20_ses-YutaMouse20-140327_behavior+ecephys.nwb", "YutaMouse20-140327"),
+    "hcp_rest": ("100307/MNINonLinear/Results/rfMRI_REST1_LR/rfMRI_REST1_LR_hp2000_clean.nii.gz", "100307_rfMRI_REST1_LR"),
+    "ibl_brain_wide_map": (
+        "sub-CSH-ZAD-024/sub-CSH-ZAD-024_ses-8207abc6-6b23-4762-92b4-82e05bed5143_desc-processed_behavior+ecephys.nwb",
+        "8207abc6-6b23-4762-92b4-82e05bed5143",
+    ),
+    "ieeg_film": ("sub-01/ses-iemu/ieeg/sub-01_ses-iemu_task-film_acq-clinical_run-1_ieeg.vhdr", "01_1"),
+    "mc_maze": ("sub-Jenkins/sub-Jenkins_ses-full_desc-train_behavior+ecephys.nwb", "full"),
+    "narratives": (
+        "derivatives/afni-nosmooth/sub-001/func/sub-001_task-pieman_space-MNI152NLin2009cAsym_res-native_desc-clean_bold.nii.gz",
+        "001_pieman",
+    ),
+    "ninapro_db1": ("s1/S1_A1_E1.mat", "1_1"),
+    "nsd_subj01": ("nsddata_timeseries/ppdata/subj01/func1pt8mm/timeseries/timeseries_session01_run01.nii.gz", "session01_run01"),
+    "rat_ca1_openfield": ("2D/data/R2192_1x200_at5_step200_bin100-RAW_feat.dat", "R2192"),
+    "rat_ca1_track": ("linear-track/spikes.mat", "linear-track"),
+    "rat_ca1_track_ratgps": ("1D/data/R2217_1D_1x1400_at35_step200_bin100-RAW_feat.dat", "R2217"),
+    "things_eeg": ("sub-01/eeg/sub-01_task-rsvp_eeg.vhdr", "01"),
+    "tuh_abnormal": ("edf/train/normal/01_tcp_ar/aaaaaaav_s004_t000.edf", "aaaaaaav_s004_t000"),
+    "ukb_rest": ("1000001_20227_2_0/fMRI/rfMRI_25.dr/dr_stage1.txt", "1000001"),
+    "worm_swf415": ("swf415_no_id/2022-01-16-01-data.h5", "2022-01-16-01"),
+    "worm_swf702": ("swf702_with_id/2022-07-26-31-data.h5", "2022-07-26-31"),
+    "ecog_m1_neurodsp": ("sample_data_1.npy", "m1"),
+    "lfp_ca1_neurodsp": ("sample_data_2.npy", "hc2"),
+}
+
+
+def test_every_card_with_an_archive_names_a_known_one() -> None:
+    named = {name: card.archive for name, card in ((n, datasets()[n]) for n in datasets()) if card.archive}
+    assert set(named) == set(KNOWN)
+    assert {archive.adapter for archive in named.values()} <= set(SOURCES)
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_what_an_archive_holds_is_wanted_and_found(tmp_path: Path, name: str) -> None:
+    path, identity = KNOWN[name]
+    card = replace(datasets()[name], root=str(tmp_path))
+    assert card.archive is not None
+    unpacked = is_wanted(f"{path.split('/')[0]}.zip", card.archive)
+    assert unpacked or card.archive.adapter == "ukbiobank" or is_wanted(path, card.archive)
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).write_text("")
+    assert is_here(card)
+    (spec,) = (s for s in find_recordings(card) if s.id == identity)
+    assert tmp_path / path in recording_files(card, spec, next(iter(card.signals.values())).file or card.pattern)
 
 
 # ---------------------------------------------------------------- all of them

@@ -40,7 +40,8 @@ CARD = {
 
 
 #: Licences of the package's cards that let anyone pass on what was made of the data.
-FREE = ("MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSD-3-Clause-Clear", "CC BY 4.0", "MIT (PyMVPA); CC BY-SA (original data)")
+FREE = ("MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSD-3-Clause-Clear", "CC BY 4.0", "MIT (PyMVPA); CC BY-SA (original data)",
+        "CC BY-SA 4.0", "CC0", "ODC-By 1.0")  # fmt: skip
 
 
 def write_card(folder: Path, **changes: object) -> Path:
