@@ -30,7 +30,9 @@ def subject_of(card: DatasetCard, spec: RecordingSpec) -> Subject:
     rows = _rows(path, table.key, path.stat().st_mtime_ns).get(key, [])
     if len(rows) != 1:
         remedy = "keep one row per subject" if rows else "add it or correct `match`"
-        raise ValueError(f"{path}: column {table.key!r} has {len(rows) or 'no'} row {key!r} for recording {spec.id!r}; {remedy}.")
+        raise ValueError(
+            f"{path}: column {table.key!r} has {len(rows) or 'no'} row{'s' * (len(rows) > 1)} {key!r} for recording {spec.id!r}; {remedy}."
+        )
     return replace(subject, **{field: _cell(table, field, rows[0], path) for field in table.fields})
 
 
