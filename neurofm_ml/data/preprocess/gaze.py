@@ -10,7 +10,7 @@ from neurofm_ml.config import config
 from neurofm_ml.data.preprocess.base import Step, as_signal, only
 from neurofm_ml.data.preprocess.gaps import runs
 from neurofm_ml.knowledge.cards import DatasetCard
-from neurofm_ml.types import Array, Intervals, Recording, Series, Signal
+from neurofm_ml.types import Array, Intervals, Recording, Signal
 
 #: Shorter saccades are noise, shorter fixations no fixations, longer blinks lost tracking. Seconds.
 SACCADE_S, FIXATION_S, BLINK_S = 0.012, 0.05, 1.0
@@ -97,9 +97,6 @@ class GazeEvents(Step):
         threshold = adaptive_threshold(speed) if self.velocity is None else np.full(2, self.velocity)
         found = _intervals(gaze_events(gaze, signal.sfreq, threshold), signal)
         return dataclasses.replace(recording, intervals={**recording.intervals, self.events: found})
-
-    def reach_s(self, series: Series) -> float:
-        return BLINK_S
 
 
 def _gaze(signal: Signal, x: str, y: str) -> Array:

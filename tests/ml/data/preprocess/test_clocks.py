@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from neurofm_ml.data.preprocess import UnifiedPreprocessor
 from neurofm_ml.data.preprocess.clocks import Clock, apply_clock, estimate_lag, fit_clock, interpolate
-from neurofm_ml.data.simulate import simulate
+from neurofm_ml.data.simulate import FINE_HZ, simulate, simulate_truth
 from neurofm_ml.knowledge.cards import DatasetCard, SplitSpec, StepSpec, datasets
 from neurofm_ml.types import Intervals, Recording, Samples, Signal, SpikeTrain
 
@@ -155,6 +155,19 @@ def test_a_lag_beyond_what_is_looked_at_is_refused() -> None:
     a = np.convolve(np.random.default_rng(0).normal(size=1000), np.hanning(99), "same")
     with pytest.raises(ValueError, match="look further"):
         estimate_lag(a, np.roll(a, 40), 100.0, max_lag_s=0.2)
+
+
+def test_planted_delays_of_simulated_modalities_are_found_to_the_sample() -> None:
+    card = datasets()["simulation_modalities"]
+    recording, truth = simulate_truth(dataclasses.replace(card, recordings=card.recordings[:1]), 120.0)[0]
+    for name in ("lfp", "ecog", "meg", "audio"):
+        seen, planted = recording.signals[name], truth.planted[name]
+        assert isinstance(seen, Signal)
+        every = round(seen.sfreq / FINE_HZ)
+        driven = truth.latent @ planted.mixing.T
+        for c in range(2):
+            lag = estimate_lag(driven[:, c], np.asarray(seen.values)[::every, c], FINE_HZ, max_lag_s=1.0)
+            assert lag == pytest.approx(planted.view.delay_s, abs=0.5 / FINE_HZ)
 
 
 # ---------------------------------------------------------------- in a card
