@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from neurofm_ml.config import config
+from neurofm_ml.data.readers.base import naming
 from neurofm_ml.knowledge.cards import DatasetCard
 from neurofm_ml.types import Array, Recording, Series, Signal
 
@@ -48,8 +49,11 @@ class SignalStep(Step):
     def change(self, signal: Signal) -> Signal: ...
 
     def apply(self, recording: Recording, names: Sequence[str], card: DatasetCard) -> Recording:
-        changed = {name: self.change(as_signal(recording, name)) for name in names}
-        return dataclasses.replace(recording, signals={**recording.signals, **changed})
+        signals = {**recording.signals}
+        for name in names:
+            with naming(f"signal {name!r}"):
+                signals[name] = self.change(as_signal(recording, name))
+        return dataclasses.replace(recording, signals=signals)
 
 
 @config
@@ -58,7 +62,7 @@ class ChannelStep(SignalStep):
 
     @abstractmethod
     def column(self, x: Array, sfreq: float) -> Array:
-        """x (n_times,) float64 -> (n_times,), or as many samples as its new rate asks for."""
+        """x (n_times,) float64 -> (n_times,)."""
 
     def change(self, signal: Signal) -> Signal:
         return dataclasses.replace(signal, values=by_channel(signal, lambda x: self.column(x, signal.sfreq)))
@@ -81,12 +85,11 @@ class DerivedStep(Step):
 def by_channel(signal: Signal, change: Callable[[Array], Array]) -> Array:
     """(n_times', n_chans) float32: `change` of every channel, one at a time."""
     values = np.asarray(signal.values)
-    first = change(values[:, 0].astype(np.float64))
-    out = np.empty((len(first), values.shape[1]), np.float32)
-    out[:, 0] = first
-    for c in range(1, values.shape[1]):
-        out[:, c] = change(values[:, c].astype(np.float64))
-    return out
+    columns = []
+    for name, column in zip(signal.ch_names, values.T, strict=True):
+        with naming(f"channel {name!r}"):
+            columns.append(change(column.astype(np.float64)).astype(np.float32))
+    return np.stack(columns, axis=1)
 
 
 def as_signal(recording: Recording, name: str) -> Signal:

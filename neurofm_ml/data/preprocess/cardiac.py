@@ -41,7 +41,8 @@ PLAUSIBLE_S = (0.2, 3.0)
 def find_beats(values: Array, sfreq: float, kind: str) -> Array:
     """(n_times,) ECG or PPG -> (n_beats,) samples of the R peaks or systolic peaks."""
     detector = DETECTORS[kind]
-    filtered = band_pass(np.asarray(values, np.float64), sfreq, detector.low_hz, detector.high_hz, order=2)
+    # Relative to its median, so that a flat line is nothing at all after the filter.
+    filtered = band_pass(values - np.median(values), sfreq, detector.low_hz, detector.high_hz, order=2)
     # A systolic wave points up; an R peak either way, depending on the lead.
     energy = np.square(filtered if kind == "ecg" else np.maximum(filtered, 0))
     wave, beat, around = (_moving_mean(energy, round(s * sfreq)) for s in (detector.wave_s, detector.beat_s, _AROUND_S))

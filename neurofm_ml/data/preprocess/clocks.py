@@ -25,6 +25,8 @@ _MATCHED = 0.8
 _RIVAL = 0.9
 #: Pulses that a first line is found from, and lines that are tried; more bring no more.
 _PULSES, _LINES = 1000, 2000
+#: Pulses to either side that a pulse might be mistaken for.
+_NEIGHBOURS = 100
 #: Drift that moves no sample by more than this share of a step is none.
 _NEGLIGIBLE = 0.01
 #: Samples on each side that an interpolated one is made of.
@@ -77,7 +79,7 @@ def fit_clock(own: Array, reference: Array, tolerance_s: float = TOLERANCE_S, ma
 
 def _first_line(own: Array, reference: Array, tolerance_s: float, max_offset_s: float | None) -> tuple[float, float]:
     """Offset and rate on which most of the candidate pairs agree."""
-    times, delays = _candidates(own[:_PULSES], reference, tolerance_s, max_offset_s)
+    times, delays = _candidates(own, reference, tolerance_s, max_offset_s)
     rng = np.random.default_rng(0)
     a, b = rng.integers(len(times), size=(2, _LINES))
     apart = times[b] - times[a]
@@ -96,8 +98,12 @@ def _first_line(own: Array, reference: Array, tolerance_s: float, max_offset_s: 
 def _candidates(own: Array, reference: Array, tolerance_s: float, max_offset_s: float | None) -> tuple[Array, Array]:
     """Times of own pulses, and delays to reference pulses that are followed by the same interval; those of the most common delay."""
     mine, theirs = np.diff(own), np.diff(reference)
-    i, j = np.nonzero(np.abs(mine[:, None] - theirs[None]) <= tolerance_s + MAX_DRIFT * mine[:, None])
-    delay = reference[j] - own[i]
+    order = np.argsort(theirs)
+    slack = tolerance_s + MAX_DRIFT * mine
+    low, high = np.searchsorted(theirs[order], mine - slack), np.searchsorted(theirs[order], mine + slack)
+    like = [order[low[i] : high[i]] for i in _spread(len(mine))]
+    i = np.repeat(_spread(len(mine)), [len(found) for found in like])
+    delay = reference[np.concatenate(like)] - own[i]
     if max_offset_s is not None:
         near = np.abs(delay) <= max_offset_s
         i, delay = i[near], delay[near]
@@ -106,10 +112,15 @@ def _candidates(own: Array, reference: Array, tolerance_s: float, max_offset_s: 
             "no interval between pulses is the same on both clocks; these are not the same pulses, or times are not in seconds."
         )
     # Drift spreads the delay of one pair of clocks over this much.
-    low, high = _densest(delay, 2 * tolerance_s + MAX_DRIFT * (own[-1] - own[0]))
-    chosen = np.flatnonzero((delay >= low) & (delay <= high))
-    chosen = chosen[:: len(chosen) // _PULSES + 1]
+    first, last = _densest(delay, 2 * tolerance_s + MAX_DRIFT * (own[-1] - own[0]))
+    chosen = np.flatnonzero((delay >= first) & (delay <= last))
+    chosen = chosen[_spread(len(chosen))]
     return own[i[chosen]], delay[chosen]
+
+
+def _spread(n: int) -> Array:
+    """Up to `_PULSES` of n rows, evenly spread."""
+    return np.unique(np.linspace(0, n - 1, min(n, _PULSES)).astype(int))
 
 
 def _densest(values: Array, width: float) -> tuple[float, float]:
@@ -147,17 +158,20 @@ def _check_matched(own: Array, reference: Array, pairs: Array) -> None:
 
 
 def _check_rivals(own: Array, reference: Array, offset: float, rate: float, tolerance_s: float, max_offset_s: float | None) -> None:
-    """Raises ValueError when shifting the line by some delay joins nearly as many pulses."""
-    few, many = own[:_PULSES], reference[: 2 * _PULSES]
-    away = many[None] - (offset + rate * few)[:, None]
-    allowed = np.abs(away) > 2 * tolerance_s
+    """Raises ValueError when the line, shifted by some pulses, joins nearly as many of them."""
+    some = own[_spread(len(own))][:, None]
+    expected = offset + rate * some
+    rows = np.searchsorted(reference, expected) + np.arange(-_NEIGHBOURS, _NEIGHBOURS)
+    around = np.where((rows >= 0) & (rows < len(reference)), reference[np.clip(rows, 0, len(reference) - 1)], np.inf)
+    away = around - expected
+    votes = np.sum(np.abs(away) <= tolerance_s)
+    elsewhere = np.isfinite(away) & (np.abs(away) > 2 * tolerance_s)
     if max_offset_s is not None:
-        allowed &= np.abs(many[None] - few[:, None]) <= max_offset_s
-    if not allowed.any():
+        elsewhere &= np.abs(around - some) <= max_offset_s
+    if not elsewhere.any():
         return
-    low, high = _densest(away[allowed], 2 * tolerance_s)
-    rival, votes = np.sum((away >= low) & (away <= high)), np.sum(np.abs(away) <= tolerance_s)
-    if rival >= _RIVAL * votes:
+    low, high = _densest(away[elsewhere], 2 * tolerance_s)
+    if np.sum((away >= low) & (away <= high)) >= _RIVAL * votes:
         raise ValueError(
             f"offsets of {offset:.3f} s and {offset + (low + high) / 2:.3f} s fit the pulses alike, which are too evenly spaced to tell; "
             "set max_offset_s below half their interval, or send pulses at irregular intervals."

@@ -152,6 +152,12 @@ def test_beats_become_events_and_a_signal() -> None:
         made_by("heart_beats", ecg, kind="bcg")
 
 
+def test_a_flat_line_has_no_beats() -> None:
+    flat = Signal(np.full((5000, 1), 3.0), 250.0, "physio")
+    assert np.isnan(made_by("heart_beats", flat, kind="ecg").values).all()
+    assert len(events_by("heart_beats", flat, kind="ecg").start) == 0
+
+
 @REAL
 @pytest.mark.filterwarnings("ignore:The inplace keyword")
 def test_beats_of_mit_bih_100() -> None:

@@ -58,6 +58,14 @@ def test_a_long_recording_with_many_pulses() -> None:
     assert clock.offset == pytest.approx(OFFSET, abs=1e-6)
 
 
+@pytest.mark.parametrize(("own", "reference"), [(slice(3000, 3400), slice(None)), (slice(None), slice(1500, 2100))])
+def test_one_clock_may_run_long_before_and_after_the_other(own: slice, reference: slice) -> None:
+    true = pulses(5000)
+    clock = fit_clock(true[own], (OFFSET + RATE * true)[reference])
+    np.testing.assert_allclose(clock(true[own]), OFFSET + RATE * true[own], atol=1e-6)
+    assert len(clock.pairs) == min(len(true[own]), len(true[reference]))
+
+
 def test_even_pulses_need_to_be_told_how_far_the_clocks_are_apart() -> None:
     own = np.arange(300.0)
     reference = np.delete(0.2 + RATE * own, np.arange(0, 300, 20))

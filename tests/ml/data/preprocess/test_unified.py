@@ -91,12 +91,22 @@ def test_a_wrong_step_is_refused_before_anything_is_read(step: StepSpec, match: 
             r"not on behaviour; the recording has spikes \(spikes\)",
         ),
         (StepSpec(step="lfp"), "works on lfp, ecog, ieeg; the recording has spikes"),
-        (StepSpec(step="notch", parameters={"freqs_hz": [64]}), r"simulation/sub1_ses1, step 'notch'.*does not fit"),
+        (StepSpec(step="notch", parameters={"freqs_hz": [64]}), r"simulation/sub1_ses1, step 'notch': .*does not fit"),
     ],
 )
 def test_a_step_that_does_not_fit_the_recording_is_refused(recording: Recording, step: StepSpec, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         UnifiedPreprocessor(card_with(step))(recording)
+
+
+def test_what_is_missing_is_named(recording: Recording) -> None:
+    holed = np.array(signal_of(recording, "eeg").values)
+    holed[7:10, 2] = np.nan
+    eeg = dataclasses.replace(signal_of(recording, "eeg"), values=holed)
+    step = StepSpec(step="band_pass", signals=("eeg",), parameters={"low_hz": 1.0})
+    where = "simulation/sub1_ses1, step 'band_pass': signal 'eeg': channel 'F7': 3 of 2560 values are NaN"
+    with pytest.raises(ValueError, match=where):
+        UnifiedPreprocessor(card_with(step))(recording.with_signals({**recording.signals, "eeg": eeg}, "holes"))
 
 
 def test_under_a_block_split_a_filter_may_not_reach_over_the_gap(recording: Recording) -> None:
