@@ -11,13 +11,17 @@ from typing import Any
 import dagster as dg
 
 from neurofm_ml.jobs import JOBS, JobResult
+from neurofm_ml.knowledge.claims import CLAIMS
 
 SEVERITY = {"warn": dg.AssetCheckSeverity.WARN, "error": dg.AssetCheckSeverity.ERROR}
 
 
 def specs_for(asset: str, job: str) -> list[dg.AssetCheckSpec]:
     """Checks of an asset: those its job announces; the ones of severity "error" stop what follows."""
-    return [dg.AssetCheckSpec(name, asset=asset, blocking=severity == "error") for name, severity in JOBS[job].checks.items()]
+    return [
+        dg.AssetCheckSpec(name, asset=asset, description=CLAIMS[name], blocking=severity == "error")
+        for name, severity in JOBS[job].checks.items()
+    ]
 
 
 def results_of(result: JobResult) -> list[dg.AssetCheckResult]:

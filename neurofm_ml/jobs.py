@@ -109,7 +109,8 @@ def job(name: str, config_class: type, version: str, **more: Any) -> Callable[[C
 
 
 def claims(*blocking: str, warn: Sequence[str] = ()) -> dict[str, Literal["warn", "error"]]:
-    """The checks a job announces: those that block what flows from the artifact, those that only warn."""
+    """The checks a job announces: those that block what flows from the artifact, those that only warn. What each
+    claims is said in ``neurofm_ml.knowledge.claims``."""
     return {**dict.fromkeys(blocking, "error"), **dict.fromkeys(warn, "warn")}
 
 
@@ -129,23 +130,49 @@ QUALITY = claims(
     "values_are_finite",
     "clock_is_sane",
     "channels_vary",
+    "sampling_rates_fit",
+    "intervals_share_the_clock",
+    "no_input_gives_the_target_away",
+    "gap_covers_the_overlap",
+    "table_is_valid",
     warn=(
         "no_channel_is_flat",
         "behaviour_is_complete",
+        "nothing_is_infinite",
         "signals_cover_the_recording",
+        "rows_agree",
         "no_long_gaps",
+        "clocks_hold",
         "nothing_is_frozen",
         "nothing_is_clipped",
+        "no_value_stands_for_missing",
         "amplitudes_are_plausible",
+        "positions_are_plausible",
+        "no_channel_is_noisy",
+        "no_channel_is_alone",
+        "no_channel_is_repeated",
+        "mains_are_quiet",
+        "mains_are_in_place",
+        "spectra_reach_nyquist",
         "counts_are_whole",
+        "counts_do_not_overlap",
         "rates_are_plausible",
+        "spike_times_are_precise",
         "units_fire",
         "refractory_periods_hold",
+        "no_artefact_is_sorted",
+        "heart_rate_is_plausible",
+        "head_motion_is_low",
+        "volumes_are_steady",
+        "intervals_lie_inside",
+        "labels_are_mixed",
+        "no_recording_is_repeated",
+        "no_person_is_repeated",
     ),
 )
 
 
-@job("assess_quality", presets.QualityConfig, "1", checks=QUALITY)
+@job("assess_quality", presets.QualityConfig, "2", checks=QUALITY)
 def assess_quality(cfg: presets.QualityConfig, inputs: Inputs, out: Path) -> Report:
     """Recordings -> quality table and blocking checks."""
     from neurofm_ml.data.quality import assess

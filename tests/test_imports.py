@@ -32,6 +32,7 @@ SIBLINGS = {"interp": "integration", "integration": "interp"}
 #: Third parties that are slow to import, and the files that may do it, inside a function.
 HOMES = {
     "av": ["data/readers/media.py"],
+    "great_expectations": ["data/schemas.py"],
     "lightning_fabric": ["training/*"],
     "matplotlib": ["*"],
     "mamba_ssm": ["nn/ssm.py"],
@@ -45,7 +46,7 @@ HOMES = {
     "wandb": ["training/tracking.py"],
 }
 TORCH_FREE = ["types.py", "config.py", "registry.py", "files.py", "metrics.py", "presets.py", "jobs.py", "knowledge/*"]
-ASSETS_MAY_IMPORT = {"jobs", "presets", "config", "registry", "types", "files", "knowledge.cards", "knowledge.corpora", "knowledge.tables"}
+ASSETS_MAY_IMPORT = {"jobs", "presets", "config", "registry", "types", "files", "knowledge.cards", "knowledge.claims", "knowledge.corpora", "knowledge.tables"}
 
 
 def imports(path: Path, top: bool = False) -> Iterator[str]:

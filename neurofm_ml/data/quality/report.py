@@ -1,0 +1,84 @@
+"""The quality table for people: what failed and what to do, what was measured, one picture of the numbers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from neurofm_ml.data.quality.judge import Claim
+from neurofm_ml.types import Check
+
+#: Panels in a row, and recordings whose names fit below one.
+ACROSS, NAMES_FIT = 4, 12
+#: Numbers of the summary, each the worst of a signal's recordings.
+SUMMARY = ("missing", "flat", "clipped", "noisy", "line_share", "rate_max_hz", "jumps", "longest_gap_s")
+
+
+def write_markdown(table: pd.DataFrame, checks: Sequence[Check], claims: Sequence[Claim], path: Path) -> None:
+    """A row per failed check with its worst offenders and what to do, then a row per signal."""
+    remedies = {claim.name: claim.remedy for claim in claims}
+    failed = sorted((c for c in checks if not c.passed), key=lambda c: c.severity)
+    lines = [f"{len(checks) - len(failed)} of {len(checks)} checks pass.", ""]
+    if failed:
+        lines += ["| check | | found | allowed | what to do |", "|---|---|---|---|---|"]
+        lines += [f"| {c.name} | {_weight(c)} | {_cell(c.note)} | {_cell(c.threshold)} | {remedies.get(c.name, '')} |" for c in failed]
+        lines.append("")
+    path.write_text("\n".join([*lines, *_summary(table)]) + "\n")
+
+
+def _weight(check: Check) -> str:
+    return "**blocks**" if check.severity == "error" else "warns"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _summary(table: pd.DataFrame) -> list[str]:
+    """One line per signal: how many, how much, and the worst of each number that was measured anywhere."""
+    shown = [name for name in SUMMARY if table[name].notna().any()]
+    lines = [f"| signal | modality | recordings | hours | channels | Hz | {' | '.join(shown)} |", "|---" * (6 + len(shown)) + "|"]
+    for name, rows in table[table.kind != "Intervals"].groupby("signal", sort=False):
+        rates = "/".join(f"{hz:g}" for hz in sorted(rows.sfreq.dropna().unique())[:3])
+        worst = " | ".join("" if np.isnan(rows[n].max()) else f"{rows[n].max():.3g}" for n in shown)
+        hours = (rows.end_s - rows.start_s).sum() / 3600
+        lines.append(f"| {name} | {rows.modality.iloc[0]} | {len(rows)} | {hours:.3g} | {_span(rows.n_chans)} | {rates} | {worst} |")
+    return lines
+
+
+def _span(values: "pd.Series[int]") -> str:
+    return f"{values.min()}" if values.min() == values.max() else f"{values.min()}-{values.max()}"
+
+
+def draw(claims: Sequence[Claim], table: pd.DataFrame, path: Path) -> None:
+    """One panel per claim with something to see: a dot per recording in order, its limit dashed, what is over it red."""
+    from matplotlib.figure import Figure
+
+    shown = [c for c in claims if (c.values.dropna() != 0).any()]
+    rows = -(-max(len(shown), 1) // ACROSS)
+    figure = Figure(figsize=(3.1 * ACROSS, 2.1 * rows + 0.4), layout="constrained")
+    panels = figure.subplots(rows, ACROSS, squeeze=False).ravel()
+    place = {name: i for i, name in enumerate(table.recording.unique())}
+    for axes, claim in zip(panels, shown, strict=False):
+        values = claim.values.dropna()
+        x, over = table.recording[values.index].map(place), values > claim.limit
+        axes.plot(x[~over], values[~over], ".", color="0.3", markersize=3)
+        axes.plot(x[over], values[over], ".", color="tab:red", markersize=5)
+        axes.axhline(claim.limit, color="tab:red", linewidth=0.7, linestyle="--")
+        axes.set_title(claim.name, fontsize="small", color="tab:red" if over.any() else "black")
+        axes.set_ylabel("\n".join(_wrapped(claim.what)), fontsize=6)
+        axes.set_xlim(-0.5, len(place) - 0.5)
+        axes.tick_params(labelsize=6)
+        if len(place) <= NAMES_FIT:
+            axes.set_xticks(range(len(place)), list(place), rotation=30, ha="right", fontsize=5)
+    for axes in panels[len(shown) :]:
+        axes.set_axis_off()
+    figure.supxlabel(f"{len(place)} recordings", fontsize="small")
+    figure.savefig(path, dpi=100)
+
+
+def _wrapped(text: str) -> list[str]:
+    from textwrap import wrap
+
+    return wrap(text, 26)
