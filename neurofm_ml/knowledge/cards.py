@@ -324,10 +324,15 @@ def read_card(path: Path) -> DatasetCard:
         card = from_dict(DatasetCard, values, "card")
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}") from None
+    return replace(card, root=root_beside(card, path))
+
+
+def root_beside(card: "Rooted", path: Path) -> str:
+    """The root of the card that was read from `path`: the folder of a user's card, where NEUROFM_DATA does not hold the root."""
     root = data_root(card)
-    if path.parent == _PACKAGE_CARDS or (card.root and root and root.is_dir()):
-        return card
-    return replace(card, root=str(path.parent.absolute() / card.root))
+    if path.is_relative_to(_PACKAGE_CARDS.parent) or (card.root and root and root.is_dir()):
+        return card.root
+    return str(path.parent.absolute() / card.root)
 
 
 def datasets() -> Registry[DatasetCard]:

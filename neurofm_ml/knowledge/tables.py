@@ -70,8 +70,8 @@ class TableFile:
 
 @config
 class NamedFile:
-    """A column that names a file of each row, and the pattern of the file under the root, with ``{columns}`` of the row filled in
-    (``{SUB_ID:0>7}`` pads with zeros)."""
+    """A column that names a file of each row, and the pattern of that file under the root, with the row's key filled in
+    (``{SUB_ID:0>7}`` pads it with zeros)."""
 
     column: str
     pattern: str

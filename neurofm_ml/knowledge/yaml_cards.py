@@ -1,6 +1,7 @@
 """Cards in YAML other than datasets': the package's folder of a kind, and the user's under ``NEUROFM_CARDS``."""
 
 import functools
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -9,39 +10,41 @@ from typing import Any, TypeVar, cast
 import yaml
 
 from neurofm_ml.config import from_dict
-from neurofm_ml.knowledge.cards import data_root
+from neurofm_ml.knowledge.cards import root_beside
 from neurofm_ml.registry import Registry
 
 T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
 
 
 def read_yaml_card(cls: type[T], path: Path) -> T:
-    """One card of the class `cls`. Raises ValueError naming file and field.
-
-    A user's relative root that is not under NEUROFM_DATA starts from the card's folder.
-    """
+    """One card of the class `cls`. Raises ValueError naming file and field. Its root is as that of a dataset's card."""
     try:
         card: Any = from_dict(cls, yaml.safe_load(path.read_text()) or {}, "card")
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}") from None
-    root = data_root(card)
-    if path.is_relative_to(Path(__file__).parent) or (card.root and root and root.is_dir()):
-        return cast(T, card)
-    return cast(T, replace(card, root=str(path.parent.absolute() / card.root)))
+    return cast(T, replace(card, root=root_beside(card, path)))
 
 
 def cards_of(cls: type[T], kind: str, folder: str) -> Registry[T]:
-    """Every card of a kind ("table"): those of the package's `folder` ("tables"), then of the same folder in NEUROFM_CARDS."""
-    return cast(Registry[T], _cards(cast(Any, cls), kind, folder, os.environ.get("NEUROFM_CARDS", ""), os.environ.get("NEUROFM_DATA", "")))
+    """Every card of a kind ("table"): those of the package's `folder` ("tables"), then of the same folder in NEUROFM_CARDS.
+
+    A wrong card among these is left out, and the log says why: one typing error must not take the others away.
+    """
+    found = _cards(cast(Any, cls), kind, folder, os.environ.get("NEUROFM_CARDS", ""), os.environ.get("NEUROFM_DATA", ""))
+    return cast(Registry[T], found)
 
 
 @functools.cache
 def _cards(cls: Any, kind: str, folder: str, users: str, _data: str) -> Registry[Any]:
     registry: Registry[Any] = Registry(kind)
-    own = sorted(Path(users, folder).glob("*.y*ml")) if users else []
-    for path in sorted((Path(__file__).parent / folder).glob("*.yaml")) + own:
+    for path in sorted((Path(__file__).parent / folder).glob("*.yaml")):
         card = read_yaml_card(cls, path)
-        if card.name in registry:
-            raise ValueError(f"{path}: name {card.name!r} is taken by another card; choose another name.")
         registry.add(card.name, card)
+    for path in sorted(Path(users, folder).glob("*.y*ml")) if users else []:
+        try:
+            card = read_yaml_card(cls, path)
+            registry.add(card.name, card)
+        except ValueError as error:
+            _LOG.warning("a card is left out: %s: %s", path, str(error).removeprefix(f"{path}: "))
     return registry

@@ -33,8 +33,8 @@ def read_tables(path: Path) -> Foci:
 
 
 def is_json(path: Path, head: bytes) -> bool:
-    """Whether the first kilobytes have the fields of a Dataset or a Studyset."""
-    return head.lstrip().startswith(b"{") and (b'"contrasts"' in head or (b'"studies"' in head and b'"analyses"' in head))
+    """Whether the first kilobytes have a field of a Dataset or a Studyset."""
+    return head.lstrip().startswith(b"{") and (b'"contrasts"' in head or b'"studies"' in head)
 
 
 def read_json(path: Path) -> Foci:

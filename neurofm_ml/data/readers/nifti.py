@@ -123,6 +123,10 @@ def _open(path: Path) -> Any:
     except (ImageFileError, OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is damaged or no NIfTI ({error}); get it again.") from None
     shape = image.shape
+    if not isinstance(image, nibabel.Nifti1Pair):
+        raise ValueError(
+            f"{path} is {type(image).__name__} {shape}, no volumes: bring surfaces to parcels first, and read those as an array."
+        )
     if len(shape) < 4 or set(shape[3:]) == {1}:
         missing = float(np.isnan(np.asarray(image.dataobj)).mean())
         holes = f", {missing:.1%} of it NaN" if missing else ""

@@ -80,6 +80,6 @@ def _unnamed(card: TableCard, joined: Joined) -> tuple[int, list[str]]:
     root, named = data_root(card), card.named_file
     if named is None or root is None:
         return 0, []
-    unnamed = [key for key, value in zip(joined.keys, joined.columns[named.column].values, strict=True) if value is None]
-    patterns = {" / ".join(key): named.pattern.format(**dict(zip(card.key, key, strict=True))) for key in unnamed}
-    return len(unnamed), [name for name, pattern in patterns.items() if any(root.glob(pattern))]
+    unnamed = np.flatnonzero([value is None for value in joined.columns[named.column].values])
+    patterns = {joined.rows[i]: named.pattern.format(**dict(zip(card.key, joined.keys[i], strict=True))) for i in unnamed}
+    return len(unnamed), [row for row, pattern in patterns.items() if any(root.glob(pattern))]

@@ -30,6 +30,11 @@ class Joined(NamedTuple):
     shared: int
 
     @property
+    def rows(self) -> list[str]:
+        """Names of the rows, as they are shown."""
+        return [_JOINT.join(key) for key in self.keys]
+
+    @property
     def every_fault(self) -> list[Fault]:
         return [*self.faults, *(fault for column in self.columns.values() for fault in column.faults)]
 

@@ -230,6 +230,13 @@ def test_what_is_no_run_is_refused(tmp_path: Path, make: Callable[[Path], None],
         read(tmp_path / "a.nii.gz")
 
 
+def test_a_surface_series_is_no_run(tmp_path: Path) -> None:
+    axes = nibabel.cifti2.SeriesAxis(0, 0.72, 5), nibabel.cifti2.ScalarAxis(["a", "b"])
+    nibabel.save(nibabel.Cifti2Image(np.zeros((5, 2), np.float32), axes), tmp_path / "a.dtseries.nii")
+    with pytest.raises(ValueError, match=r"a.dtseries.nii is Cifti2Image \(5, 2\), no volumes: bring surfaces to parcels"):
+        read(tmp_path / "a.dtseries.nii")
+
+
 def test_bad_atlases_and_masks_are_refused(run: Path, tmp_path: Path) -> None:
     for values, match in (
         (LABELS / 2, "is no atlas of labels: voxels need whole numbers"),

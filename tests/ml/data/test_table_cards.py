@@ -192,6 +192,18 @@ def test_a_user_s_card_becomes_a_table_with_its_checks(tmp_path: Path, monkeypat
         read("mine")
 
 
+def test_a_wrong_card_of_a_user_is_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("NEUROFM_CARDS", str(tmp_path))
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/a.yaml").write_text("name: a\nkeys: [id]\n")
+    (tmp_path / "tables/b.yaml").write_text("name: mriqc_iqms\ntitle: t\nlicence: l\nsource: s\nkey: [id]\nfiles: [{file: a.csv}]\n")
+    assert tables()["mriqc_iqms"].key == ("subject_id",)
+    assert "a.yaml: card has no field 'keys'. Did you mean 'key'?" in caplog.text
+    assert "'mriqc_iqms' is already registered" in caplog.text
+
+
 def test_a_table_that_is_not_here_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NEUROFM_DATA", raising=False)
     with pytest.raises(ValueError, match=r"files of cnp_phenotype are not here; get them from https://openneuro"):
