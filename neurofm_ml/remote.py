@@ -264,11 +264,10 @@ class S3Store:
         with self._file(name) as (url, file):
             size = file.size()
             now = f"{size}-{self._system.get_file_info(url.removeprefix('s3://')).mtime_ns}"
-            begins = start if version == now else 0
-            yield Body(begins, size, now, self._chunks(url, file, begins))
+        begins = start if version == now else 0
+        yield Body(begins, size, now, self._chunks(url, file, begins, size))
 
-    def _chunks(self, url: str, file: Any, start: int) -> Iterator[bytes]:
-        size = file.size()
+    def _chunks(self, url: str, file: Any, start: int, size: int) -> Iterator[bytes]:
         for at in range(start, size, _S3_CHUNK):
             with _reading(url):
                 chunk = file.read_at(min(_S3_CHUNK, size - at), at)

@@ -98,15 +98,13 @@ def show_datasets() -> None:
     rows = [_HEADER, *(_row(datasets()[name]) for name in sorted(datasets()))]
     widths = [min(max(len(row[i]) for row in rows), _WIDEST) for i in range(len(_HEADER) - 1)]
     for row in rows:
-        print(
-            "  ".join(
-                cell.ljust(width) if len(cell) <= width else f"{cell[: width - 3]}..." for cell, width in zip(row, widths, strict=False)
-            ),
-            row[-1],
-            sep="  ",
-        )
+        print(*(_cell(text, width) for text, width in zip(row, widths, strict=False)), row[-1], sep="  ")
     for said in mistakes():
         print(f"left out: {said}", file=sys.stderr)
+
+
+def _cell(text: str, width: int) -> str:
+    return text.ljust(width) if len(text) <= width else f"{text[: width - 3]}..."
 
 
 def _row(card: DatasetCard) -> tuple[str, ...]:

@@ -150,6 +150,11 @@ def test_a_stream_from_the_end_on_starts_over(double: Double) -> None:
         assert (again.start, b"".join(again.chunks)) == (0, DATA)
 
 
+def test_what_goes_wrong_beside_a_stream_is_not_blamed_on_it(url: str) -> None:
+    with pytest.raises(OSError, match=r"^disk full$"), stream(join(url, "a b/file.bin")):
+        raise OSError("disk full")
+
+
 def test_a_folder_is_listed(double: Double) -> None:
     (double.folder / "bucket/b.txt").write_text("hi")
     double.page = 1

@@ -82,9 +82,20 @@ def _bring(files: Sequence[RemoteFile], folder: Path) -> None:
     total = None if None in sizes else sum(size or 0 for size in sizes)
     with tqdm(total=total, unit="B", unit_scale=True, disable=None) as bar, ThreadPoolExecutor(THREADS) as threads:
         progress = _counter(bar, stop)
+
+        def bring(file: RemoteFile) -> None:
+            try:
+                if not stop.is_set():
+                    download(file, folder, progress)
+            except _Stopped:
+                pass
+            except BaseException:
+                stop.set()
+                raise
+
         try:
             for wave in (False, True):
-                running = [threads.submit(download, file, folder, progress) for file in files if file.path.endswith(_LAST) == wave]
+                running = [threads.submit(bring, file) for file in files if file.path.endswith(_LAST) == wave]
                 for done in wait(running, return_when=FIRST_EXCEPTION).done:
                     done.result()
         finally:

@@ -412,7 +412,7 @@ KNOWN = {
     "rat_ca1_track": ("linear-track/spikes.mat", "linear-track"),
     "rat_ca1_track_ratgps": ("1D/data/R2217_1D_1x1400_at35_step200_bin100-RAW_feat.dat", "R2217"),
     "things_eeg": ("sub-01/eeg/sub-01_task-rsvp_eeg.vhdr", "01"),
-    "tuh_abnormal": ("edf/train/normal/01_tcp_ar/aaaaaaav_s004_t000.edf", "aaaaaaav_s004_t000"),
+    "tuh_abnormal": ("edf/train/normal/01_tcp_ar/aaaaaaav_s004_t000.edf", "train_normal_aaaaaaav_004_000"),
     "ukb_rest": ("1000001_20227_2_0/fMRI/rfMRI_25.dr/dr_stage1.txt", "1000001"),
     "worm_swf415": ("swf415_no_id/2022-01-16-01-data.h5", "2022-01-16-01"),
     "worm_swf702": ("swf702_with_id/2022-07-26-31-data.h5", "2022-07-26-31"),
