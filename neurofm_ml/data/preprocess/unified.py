@@ -35,12 +35,20 @@ class UnifiedPreprocessor:
         reach: dict[str, float] = {}
         for spec, step in self.steps:
             with naming(f"{recording.dataset}/{recording.id}, step {spec.step!r}"):
-                names = _names(recording, spec, step)
-                _extend(reach, recording, names, step)
-                noted = dataclasses.replace(recording, history=(*recording.history, _line(spec.step, names, step)))
-                recording = step.apply(noted, names, self.card)
+                if names := self._names(recording, spec, step):
+                    _extend(reach, recording, names, step)
+                    noted = dataclasses.replace(recording, history=(*recording.history, _line(spec.step, names, step)))
+                    recording = step.apply(noted, names, self.card)
         self._check_reach(reach)
         return recording
+
+    def _names(self, recording: Recording, spec: StepSpec, step: Step) -> tuple[str, ...]:
+        """The signals of one recording that the step works on; none where the card gives them to other recordings."""
+        chosen = [(name, self.card.signals[name].recordings) for name in _fitting(self.card, spec, step)]
+        own = [name for name, recordings in chosen if not recordings or recording.id in recordings]
+        if spec.signals and (missing := [name for name in own if name not in recording.signals]):
+            raise ValueError(f"there is no signal {', '.join(missing)}; there are {', '.join(recording.signals)}.")
+        return tuple(name for name in own if name in recording.signals)
 
     def _check_reach(self, reach: dict[str, float]) -> None:
         split = self.card.split
@@ -55,8 +63,7 @@ class UnifiedPreprocessor:
 
 def _checked(card: DatasetCard, spec: StepSpec) -> Step:
     step = from_dict(STEPS[spec.step], spec.parameters, "parameters")
-    if unknown := sorted(set(spec.signals) - set(card.signals)):
-        raise ValueError(f"signals names {', '.join(unknown)}; the card has {', '.join(card.signals)}.")
+    _fitting(card, spec, step)
     into = getattr(step, "into", None)
     if into is not None and into not in card.signals:
         raise ValueError(f"it makes the signal {into!r}; name it among the card's signals too, as `{into}: {{modality: ...}}`.")
@@ -68,15 +75,15 @@ def _checked(card: DatasetCard, spec: StepSpec) -> Step:
     return step
 
 
-def _names(recording: Recording, spec: StepSpec, step: Step) -> tuple[str, ...]:
+def _fitting(card: DatasetCard, spec: StepSpec, step: Step) -> tuple[str, ...]:
     """The signals that the step works on: those named, or all of the modalities it is for."""
-    fitting = [name for name, series in recording.signals.items() if series.modality in step.modalities]
-    if wrong := [name for name in spec.signals if name not in fitting]:
-        have = ", ".join(f"{name} ({series.modality})" for name, series in recording.signals.items())
-        raise ValueError(f"it works on {', '.join(step.modalities)}, not on {', '.join(wrong)}; the recording has {have}.")
-    if not (names := spec.signals or tuple(fitting)):
-        raise ValueError(f"it works on {', '.join(step.modalities)}; the recording has {', '.join(recording.modalities)}.")
-    return names
+    fitting = tuple(name for name, signal in card.signals.items() if signal.modality in step.modalities)
+    wrong = [name for name in spec.signals if name not in fitting]
+    if wrong or not fitting:
+        have = ", ".join(f"{name} ({signal.modality})" for name, signal in card.signals.items())
+        but = f", not on {', '.join(wrong)}" if wrong else ""
+        raise ValueError(f"it works on {', '.join(step.modalities)}{but}; the card's signals are {have}.")
+    return spec.signals or fitting
 
 
 def _extend(reach: dict[str, float], recording: Recording, names: tuple[str, ...], step: Step) -> None:

@@ -75,7 +75,9 @@ def test_a_step_without_signals_works_on_all_of_its_modalities(recording: Record
         (StepSpec(step="band_pass", parameters={"lo_hz": 1}), "no field 'lo_hz'. Did you mean 'low_hz'"),
         (StepSpec(step="resample"), "needs 'sfreq'"),
         (StepSpec(step="resample", parameters={"sfreq": "fast"}), "sfreq is 'fast'; it needs float"),
-        (StepSpec(step="band_pass", signals=("meg",), parameters={"low_hz": 1}), "names meg; the card has spikes"),
+        (StepSpec(step="band_pass", signals=("meg",), parameters={"low_hz": 1}), r"not on meg; the card's signals are spikes \(spikes\)"),
+        (StepSpec(step="notch", signals=("behaviour",), parameters={"freqs_hz": [50]}), "works on intracellular, lfp.*, not on behaviour"),
+        (StepSpec(step="lfp"), r"works on lfp, ecog, ieeg; the card's signals are spikes"),
     ],
 )
 def test_a_wrong_step_is_refused_before_anything_is_read(step: StepSpec, match: str) -> None:
@@ -83,20 +85,20 @@ def test_a_wrong_step_is_refused_before_anything_is_read(step: StepSpec, match: 
         UnifiedPreprocessor(card_with(step))
 
 
-@pytest.mark.parametrize(
-    ("step", "match"),
-    [
-        (
-            StepSpec(step="notch", signals=("behaviour",), parameters={"freqs_hz": [50]}),
-            r"not on behaviour; the recording has spikes \(spikes\)",
-        ),
-        (StepSpec(step="lfp"), "works on lfp, ecog, ieeg; the recording has spikes"),
-        (StepSpec(step="notch", parameters={"freqs_hz": [64]}), r"simulation/sub1_ses1, step 'notch': .*does not fit"),
-    ],
-)
-def test_a_step_that_does_not_fit_the_recording_is_refused(recording: Recording, step: StepSpec, match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        UnifiedPreprocessor(card_with(step))(recording)
+def test_a_step_that_does_not_fit_the_recording_is_refused(recording: Recording) -> None:
+    with pytest.raises(ValueError, match=r"simulation/sub1_ses1, step 'notch': .*does not fit"):
+        UnifiedPreprocessor(card_with(StepSpec(step="notch", parameters={"freqs_hz": [64]})))(recording)
+    blind = recording.with_signals({"spikes": recording.signals["spikes"]}, "no EEG")
+    with pytest.raises(ValueError, match="there is no signal eeg; there are spikes"):
+        UnifiedPreprocessor(card_with(StepSpec(step="average_reference", signals=("eeg",))))(blind)
+
+
+def test_a_step_passes_by_recordings_that_the_card_gives_none_of_its_signals(recording: Recording) -> None:
+    card = card_with(StepSpec(step="average_reference", signals=("eeg",)))
+    of_another = dataclasses.replace(card.signals["eeg"], recordings=("sub2_ses1",))
+    card = dataclasses.replace(card, signals={**card.signals, "eeg": of_another})
+    blind = recording.with_signals({"spikes": recording.signals["spikes"]}, "no EEG")
+    assert UnifiedPreprocessor(card)(blind) is blind
 
 
 def test_what_is_missing_is_named(recording: Recording) -> None:
