@@ -64,9 +64,9 @@ def draw(foci: Foci, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.2), layout="constrained")
-    outside = outside_box(foci)
+    outside, faint = outside_box(foci), min(0.25, 2500 / len(foci.xyz))
     for axes, (across, up, title) in zip(figure.subplots(1, 3), [(1, 2, "sagittal"), (0, 2, "coronal"), (0, 1, "axial")], strict=True):
-        for rows, colour, alpha in ((~outside, "0.2", 0.25), (outside, "tab:red", 1.0)):
+        for rows, colour, alpha in ((~outside, "0.2", faint), (outside, "tab:red", 1.0)):
             axes.scatter(foci.xyz[rows, across], foci.xyz[rows, up], s=3, alpha=alpha, color=colour, linewidths=0)
         axes.set(title=title, aspect="equal", xlabel=f"{'xyz'[across]} (mm)", ylabel=f"{'xyz'[up]} (mm)")
     figure.savefig(path, dpi=110)
