@@ -38,7 +38,7 @@ def _check_brainvision(path: Path) -> None:
     data, n_chans, kind = (_field(head, name) for name in ("DataFile", "NumberOfChannels", "BinaryFormat"))
     if data is None or n_chans is None or kind not in _BYTES:
         return  # text, or no header at all, which MNE tells
-    file = path.parent / data.replace("$b", path.stem)
+    file = path.parent / data
     if not file.exists():
         raise ValueError(f"{path}: its data file {file.name} is not there; put the two side by side.")
     frame, size = int(n_chans) * _BYTES[kind], file.stat().st_size
@@ -53,7 +53,7 @@ def _check_brainvision(path: Path) -> None:
 
 def _last_marker(path: Path, head: str) -> int:
     """Data point of the last marker, 0 without any."""
-    markers = path.parent / (_field(head, "MarkerFile") or "").replace("$b", path.stem)
+    markers = path.parent / (_field(head, "MarkerFile") or "")
     if not markers.is_file():
         return 0
     points = re.findall(r"^Mk\d+=[^,]*,[^,]*,(\d+)", _text(markers), re.MULTILINE)
