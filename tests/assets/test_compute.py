@@ -20,6 +20,7 @@ from neurofm_assets.store import Store
 from neurofm_ml import jobs
 from neurofm_ml.config import to_dict
 from neurofm_ml.jobs import JobResult, JobSpec, load_result
+from neurofm_ml.presets import Resources
 
 Materialize = Callable[..., dg.ExecuteInProcessResult]
 
@@ -97,7 +98,7 @@ class Scripted(Subprocess):
 
     script: str = ""
 
-    def command(self, job_file: Path) -> list[str]:
+    def command(self, job_file: Path, resources: Resources) -> list[str]:
         pipes = "import json, os, sys; from pathlib import Path; from dagster_pipes import open_dagster_pipes\n"
         return [sys.executable, "-c", f"{pipes}job_file = Path({str(job_file)!r})\n{self.script}"]
 

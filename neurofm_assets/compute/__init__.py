@@ -1,0 +1,10 @@
+"""Compute: how a job of the library is run for an asset, and how its result becomes a materialisation.
+
+The asset body never knows which form it was given. What a job does is in `neurofm_ml.jobs`.
+Dagster concept: resource.
+"""
+
+from neurofm_assets.compute.base import Compute, materialization
+from neurofm_assets.compute.local import InProcess, Subprocess
+
+__all__ = ["Compute", "InProcess", "Subprocess", "materialization"]
