@@ -30,7 +30,7 @@ TIMEOUT_S = 60.0
 _CONNECT_S = 15.0
 #: Longest wait that a busy server may ask for before the next attempt, seconds.
 _LONGEST_S = 60
-_CONNECTIONS = 16
+_CONNECTIONS = 32
 _CHUNK = 1 << 16
 _S3_CHUNK = 1 << 22
 _MAY_PASS = (429, 500, 502, 503, 504)
@@ -169,7 +169,7 @@ def _answer(method: str, url: str, headers: Mapping[str, str], **more: Any) -> I
     attempts = _Attempts(total=ATTEMPTS - 1, backoff_factor=PAUSE_S, status_forcelist=_MAY_PASS, raise_on_status=False)
     timeout = urllib3.Timeout(connect=_CONNECT_S, read=TIMEOUT_S)
     with _reaching(url):
-        response = _pool(_proxy(url)).request(method, url, headers=dict(headers), retries=attempts, timeout=timeout, **more)
+        response = _pool(_proxy(*urlsplit(url)[:2])).request(method, url, headers=dict(headers), retries=attempts, timeout=timeout, **more)
     try:
         if response.status >= HTTPStatus.BAD_REQUEST:
             raise _refusal(url, response.status)
@@ -203,9 +203,10 @@ def _refusal(url: str, status: int) -> Exception:
     return ValueError(f"{url}: the server answers {status} ({HTTPStatus(status).phrase if status in set(HTTPStatus) else 'unknown'}).")
 
 
-def _proxy(url: str) -> str:
-    parts = urlsplit(url)
-    return "" if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme, "")
+@functools.cache
+def _proxy(scheme: str, host: str) -> str:
+    """What the environment says, asked once: going through its variables takes longer than many an answer."""
+    return "" if proxy_bypass(host) else getproxies().get(scheme, "")
 
 
 @functools.cache

@@ -336,7 +336,7 @@ class Loader:
         self._batch_size, self._rank, self._world, self._threads = batch_size, rank, world, threads
         self._ahead = _batches_ahead(readers, chosen, batch_size)
         if collate is None:
-            self._assemble = _stacked(self._source, _stackable(readers, chosen), int(self.rows[0]), batch_size)
+            self._assemble = _stacked(self._source.fetched(self.rows[:1]), _stackable(readers, chosen), int(self.rows[0]), batch_size)
         else:
             self._assemble = _collated(collate)
         self._position = 0

@@ -21,8 +21,8 @@ from neurofm_ml.remote import is_url, join, open_store
 from neurofm_ml.types import Array
 
 _OPEN_FILES = 128
-#: Requests on their way at once: at 20 ms each that is 800 a second.
-IN_FLIGHT = 16
+#: Requests on their way at once: at 20 ms each that is 1600 a second.
+IN_FLIGHT = 32
 #: Bytes that nobody asked for are fetched along where they are cheaper than one more request.
 GAP_BYTES = 64_000
 #: Longest range of one request.
