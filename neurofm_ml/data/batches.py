@@ -82,7 +82,7 @@ def build_vocabulary(shards: Iterable[Path]) -> Vocabulary:
         card, table = load_card(artifact), read_channels(artifact)
         for session, signals in table.items():
             sessions.append(f"{card.name}/{session}")
-            for name in neural_signals(card):
+            for name in (n for n in neural_signals(card) if n in signals):
                 modality = signals[name]["modality"]
                 if modality not in PLACED or signals[name]["positions"] is None:
                     known = channels.setdefault(modality, [])
@@ -93,7 +93,7 @@ def build_vocabulary(shards: Iterable[Path]) -> Vocabulary:
 
 def _width(card: DatasetCard, task: TaskSpec, table: Mapping[str, Any]) -> int:
     """Number of columns of a task's target, the same in every session."""
-    targets = [signals[task.target] for signals in table.values()]
+    targets = [signals[task.target] for signals in table.values() if task.target in signals]
     if off := [t["sfreq"] for t in targets if not np.isclose(t["sfreq"], card.grid_hz, rtol=1e-6)]:
         raise ValueError(
             f"task {task.name!r} of {card.name!r}: target {task.target!r} has {off[0]:g} Hz, the grid {card.grid_hz:g} Hz; "
