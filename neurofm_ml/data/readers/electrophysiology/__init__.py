@@ -97,7 +97,7 @@ def _rows(raw: Any, picks: list[int], start: int, stop: int, path: Path) -> Arra
 
 def _recording(path: Path, info: Any, sfreq: float, values: Callable[[list[int]], Array]) -> Recording:
     """Signals by channel type; channels of other types, and those marked as bad, are named in the history."""
-    types = info.get_channel_types()
+    types = info.get_channel_types() if info.ch_names else []
     signals = {}
     for kind in dict.fromkeys(t for t in types if t in _TYPES):
         picks = [i for i, t in enumerate(types) if t == kind]
