@@ -22,7 +22,7 @@ from neurofm_assets.assets.models import neurofmx_pretrained
 from neurofm_assets.automation import STEPS
 from neurofm_assets.compute import InProcess
 from neurofm_assets.definitions import build_defs
-from neurofm_assets.partitions import CARDS, MODALITIES, RUNS, modalities_of, run_key
+from neurofm_assets.partitions import CARDS, LABELLED, MODALITIES, RUNS, modalities_of, run_key
 from neurofm_ml.files import home
 from neurofm_ml.jobs import JobResult, JobSpec
 from neurofm_ml.knowledge.cards import is_here, mistakes
@@ -31,7 +31,7 @@ from neurofm_ml.knowledge.tables import table_files, tables
 from neurofm_ml.presets import Resources, pretrain
 
 SMALL = ("simulation", "monkey_m1_chewie", "worm_swf415", "abide_olin")
-#: Pretraining is shared: with fewer updates a dataset, decoding on many datasets falls behind training on each alone.
+#: Pretraining is shared: with fewer updates a labelled dataset, decoding on many falls behind training on each alone.
 UPDATES_A_DATASET = 250
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 Row = tuple[str, str, str, str, str, str]
@@ -136,11 +136,12 @@ def keys_of(job: dg.JobDefinition, names: Sequence[str]) -> list[str]:
 
 
 def config_of(op: dg.OpDefinition, names: Sequence[str]) -> dict[str, Any]:
-    """Assets that work over many datasets are told which; pretraining on many gets updates for each of them."""
+    """Assets that work over many datasets are told which; pretraining on many gets updates for each that has labels."""
     fields = getattr(op.config_schema.config_type, "fields", {}) if op.has_config_field else {}
     config: dict[str, Any] = {"datasets": list(names)} if "datasets" in fields else {}
     if op.name == neurofmx_pretrained.op.name:
-        config["train"] = {"steps": max(pretrain("tiny").train.steps, UPDATES_A_DATASET * len(names))}
+        preset, labelled = pretrain("tiny"), len(set(names) & set(LABELLED))
+        config["train"] = {"steps": max(preset.train.steps, round(UPDATES_A_DATASET * labelled / preset.labelled_share))}
     return {"config": config} if config else {}
 
 

@@ -216,7 +216,10 @@ class AugmentConfig:
 
 @config
 class PretrainConfig:
-    """Pretrain on every dataset in `datasets` that is here (None: every card). `objectives` maps names to weights."""
+    """Pretrain on every dataset in `datasets` that is here (None: every card). `objectives` maps names to weights.
+
+    `labelled_share` of the updates go to the datasets with tasks, where there are both kinds.
+    """
 
     seed: int
     size: Literal["tiny", "small", "medium", "large"]
@@ -224,9 +227,11 @@ class PretrainConfig:
     train: TrainConfig
     augment: AugmentConfig = AugmentConfig()
     objectives: dict[str, float] = field(default_factory=lambda: {"behaviour": 1.0, "masked": 0.1})
+    labelled_share: float = 0.75
     datasets: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        _fraction(self, "labelled_share")
         if not (all(weight >= 0 for weight in self.objectives.values()) and any(self.objectives.values())):
             raise ValueError(f"PretrainConfig.objectives is {self.objectives!r}; weights must not be negative, and one must be positive.")
 
@@ -240,6 +245,10 @@ class AdaptConfig:
     train: TrainConfig
     augment: AugmentConfig = AugmentConfig()
     datasets: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.train.strategy != "single":
+            raise ValueError(f'AdaptConfig.train.strategy is {self.train.strategy!r}; it must be "single": processes share the decoders.')
 
 
 @config

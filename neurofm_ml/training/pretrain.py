@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from neurofm_ml import gang
 from neurofm_ml.data.batches import Collate, build_vocabulary
 from neurofm_ml.data.loader import Loader, Mixture
 from neurofm_ml.data.recordings import load_card
@@ -51,8 +52,9 @@ def pretrain(cfg: PretrainConfig, shards: Sequence[Path], scaler: Sequence[Path]
         provenance=provenance(paths),
         description="pretrain",
     )
-    save_model(out, model)
-    shutil.rmtree(out / "checkpoints")  # the finished weights stand beside them
+    if gang.rank() == 0:
+        save_model(out, model)
+        shutil.rmtree(out / "checkpoints")  # the finished weights stand beside them
     metrics = {**history.metrics, "parameters": model.n_parameters(), "datasets": ", ".join(used), "left_out": ", ".join(missing)}
     return Report(metrics, history.checks, history.shown)
 
@@ -72,7 +74,7 @@ def _check_objectives(cfg: PretrainConfig, shards: Sequence[Path]) -> None:
 
 
 def build(cfg: PretrainConfig, problems: Sequence[Problem], shards: Sequence[Path], scaler: Scaler) -> tuple[NeuroFMx, Mixture]:
-    """A fresh model and the mixture of its datasets' training windows, each dataset drawn equally often.
+    """A fresh model and the mixture of its datasets' training windows, each dataset of a kind drawn equally often.
 
     The targets of a problem are shown only where it is labelled.
     """
@@ -89,4 +91,14 @@ def build(cfg: PretrainConfig, problems: Sequence[Problem], shards: Sequence[Pat
         )
         for path in shards
     }
-    return model, Mixture(loaders, dict.fromkeys(loaders, 1.0), cfg.seed)
+    return model, Mixture(loaders, sampling_weights(shards, cfg.labelled_share), cfg.seed)
+
+
+def sampling_weights(shards: Sequence[Path], labelled_share: float) -> dict[str, float]:
+    """Dataset -> its share of the updates: equal among those with tasks, which get `labelled_share`, and among the others."""
+    cards = [load_card(path) for path in shards]
+    n_labelled = sum(bool(card.tasks) for card in cards)
+    if n_labelled in (0, len(cards)):
+        return dict.fromkeys((card.name for card in cards), 1.0)
+    shares = {True: labelled_share / n_labelled, False: (1 - labelled_share) / (len(cards) - n_labelled)}
+    return {card.name: shares[bool(card.tasks)] for card in cards}

@@ -12,7 +12,7 @@ from neurofm_ml.config import patch
 from neurofm_ml.data.shards import read_manifest
 from neurofm_ml.training import pretrain as module
 from neurofm_ml.training.checkpoints import latest_checkpoint
-from neurofm_ml.training.pretrain import pretrain
+from neurofm_ml.training.pretrain import pretrain, sampling_weights
 
 TINY = patch(
     presets.pretrain("tiny"), {"train": {"steps": 2, "batch_size": 2}, "model": {"d_model": 16, "n_heads": 2, "d_state": 4, "n_layers": 1}}
@@ -69,3 +69,14 @@ def test_behaviour_alone_is_refused_for_datasets_without_tasks(shards, scalers, 
 def test_unknown_objectives_are_refused(shards, scalers, tmp_path):
     with pytest.raises(ValueError, match=r"Unknown objective 'maskd'\. Did you mean 'masked'"):
         pretrain(patch(TINY, {"objectives": {"maskd": 1.0}}), [shards], [], tmp_path)
+
+
+def test_labelled_datasets_share_three_quarters_of_the_updates(shards, tmp_path):
+    card = json.loads((shards / "card.json").read_text())
+    folders = [shards]
+    for name, tasks in (("a", card["tasks"]), ("b", []), ("c", []), ("d", [])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "card.json").write_text(json.dumps({**card, "name": name, "tasks": tasks}))
+        folders.append(tmp_path / name)
+    assert sampling_weights(folders, 0.75) == {"simulation": 0.375, "a": 0.375, **dict.fromkeys("bcd", 0.25 / 3)}
+    assert sampling_weights(folders[:2], 0.75) == {"simulation": 1.0, "a": 1.0}
