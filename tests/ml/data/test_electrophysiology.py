@@ -189,6 +189,19 @@ def test_edf_is_told_from_its_content_and_must_be_called_so(tmp_path: Path) -> N
         read(write_edf(tmp_path / "a.rec"))
 
 
+def test_channels_of_a_lower_rate_are_told(tmp_path: Path) -> None:
+    """MNE repeats or interpolates their samples; the history says whose."""
+    path = write_edf(tmp_path / "a.edf", ("C3", "pulse"), rate=50)
+    raw_bytes = bytearray(path.read_bytes())
+    at = 256 + 216 * 2 + 8
+    raw_bytes[at : at + 8] = b"25".ljust(8)
+    path.write_bytes(bytes(raw_bytes[: 256 * 3 + 2 * 2 * 75]))
+    recording = read_one(path)
+    assert "brought to 50 Hz by MNE: pulse" in recording.history
+    assert signal(recording, "eeg").values.shape == (100, 2)
+    assert not any("brought" in note for note in read_one(write_edf(tmp_path / "b.edf")).history)
+
+
 def test_who_was_recorded_is_completed_from_the_file(tmp_path: Path) -> None:
     write_edf(tmp_path / "a.edf", patient="p7 F X X")
     stated = RecordingSpec(id="a", subject=Subject("first", age=30.0))

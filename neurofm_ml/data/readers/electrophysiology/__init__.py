@@ -17,7 +17,7 @@ import numpy as np
 
 from neurofm_ml.data.lazy import chunks, lazy
 from neurofm_ml.data.readers.adopt import adopt, data_file
-from neurofm_ml.data.readers.electrophysiology.sizes import check_size
+from neurofm_ml.data.readers.electrophysiology.sizes import check_size, slower_channels
 from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec
 from neurofm_ml.types import Array, Intervals, Recording, Signal, Subject
 
@@ -108,7 +108,7 @@ def _recording(path: Path, info: Any, sfreq: float, values: Callable[[list[int]]
     if not signals:
         raise ValueError(f"{path} has no channel that NeuroFM knows; its channels are {', '.join(left_out) or 'none'}.")
     name = path.name.split(".")[0]
-    notes = {"left out": left_out, "marked as bad:": info["bads"]}
+    notes = {"left out": left_out, "marked as bad:": info["bads"], f"brought to {sfreq:g} Hz by MNE:": slower_channels(path)}
     return Recording(
         id=name,
         dataset="file",

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 #: BrainVision's number formats, in bytes.
 _BYTES = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4, "IEEE_FLOAT_64": 8}
@@ -16,20 +17,42 @@ def check_size(path: Path) -> None:
 
 def _check_edf(path: Path) -> None:
     """The header of EDF and BDF states how many data records follow; MNE would read as many as there are."""
+    head = _edf_header(path)
+    size, needed = path.stat().st_size, head.n_bytes + head.n_records * sum(head.samples.values()) * head.width
+    if size < needed:
+        raise ValueError(
+            f"{path} is cut short: its header states {head.n_records} data records ({needed} bytes), the file has {size}; get it again."
+        )
+
+
+class _EDFHeader(NamedTuple):
+    """Bytes before the data, data records, samples of each channel in a record, bytes of a sample."""
+
+    n_bytes: int
+    n_records: int
+    samples: dict[str, int]
+    width: int
+
+
+def _edf_header(path: Path) -> _EDFHeader:
     with path.open("rb") as file:
         head = file.read(256)
         try:
-            n_header, n_records, n_chans = int(head[184:192]), int(head[236:244]), int(head[252:256])
+            n_bytes, n_records, n_chans = int(head[184:192]), int(head[236:244]), int(head[252:256])
             rest = file.read(256 * n_chans)
-            per_record = sum(int(rest[216 * n_chans + 8 * i : 216 * n_chans + 8 * (i + 1)]) for i in range(n_chans))
+            names = [f"{i} {rest[16 * i : 16 * (i + 1)].decode('latin-1').strip()}" for i in range(n_chans)]
+            counts = [int(rest[216 * n_chans + 8 * i : 216 * n_chans + 8 * (i + 1)]) for i in range(n_chans)]
         except ValueError:
             raise ValueError(f"{path} has no EDF header; it is damaged or another format, get it again.") from None
-    size = path.stat().st_size
-    needed = n_header + n_records * per_record * (3 if head[0] == 0xFF else 2)
-    if size < needed:
-        raise ValueError(
-            f"{path} is cut short: its header states {n_records} data records ({needed} bytes), the file has {size}; get it again."
-        )
+    return _EDFHeader(n_bytes, n_records, dict(zip(names, counts, strict=True)), 3 if head[0] == 0xFF else 2)
+
+
+def slower_channels(path: Path) -> list[str]:
+    """Channels of an EDF or BDF file that were sampled more slowly than others; MNE brings them to the highest rate."""
+    if path.suffix.lower() not in (".edf", ".bdf"):
+        return []
+    signals = {name.split(" ", 1)[1]: n for name, n in _edf_header(path).samples.items() if not name.endswith("Annotations")}
+    return [name for name, n in signals.items() if n < max(signals.values())]
 
 
 def _check_brainvision(path: Path) -> None:
