@@ -28,18 +28,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from neurofm_ml import presets
+from neurofm_ml import gang, presets
 from neurofm_ml.config import config, from_dict, to_dict
 from neurofm_ml.files import file_hash, git_revision, write_json
 from neurofm_ml.knowledge.cards import datasets
 from neurofm_ml.knowledge.corpora import corpora
 from neurofm_ml.knowledge.tables import tables
 from neurofm_ml.registry import Registry
-from neurofm_ml.types import Preempted, Report
+from neurofm_ml.types import EXIT_BAD_INPUT, EXIT_PREEMPTED, Preempted, Report
 
 Inputs = Mapping[str, list[Path]]
-EXIT_BAD_INPUT = 2
-EXIT_PREEMPTED = 75
 
 
 @config
@@ -85,6 +83,7 @@ class Job:
     checks      the claims its report makes, and their severity: a failed "error" blocks what flows from the artifact
     resumes     takes up what a killed run left in the working folder; otherwise a run begins with an empty one
     reads       what it reads beside config and inputs (a card), for the fingerprint
+    shared      whether every process of a gang works on it, under a config; otherwise the first does and the others wait
     """
 
     config: type
@@ -93,6 +92,7 @@ class Job:
     checks: Mapping[str, Literal["warn", "error"]] = dataclasses.field(default_factory=dict)
     resumes: bool = False
     reads: Callable[[Any], Any] = lambda cfg: None
+    shared: Callable[[Any], bool] = lambda cfg: False
 
 
 JOBS: Registry[Job] = Registry("job")
@@ -233,7 +233,14 @@ def read_table(cfg: presets.TableConfig, inputs: Inputs, out: Path) -> Report:
     return read_table(cfg, inputs["raw"], out)
 
 
-@job("pretrain", presets.PretrainConfig, "1", checks=claims("loss_is_finite", warn=("loss_fell",)), resumes=True)
+@job(
+    "pretrain",
+    presets.PretrainConfig,
+    "1",
+    checks=claims("loss_is_finite", warn=("loss_fell",)),
+    resumes=True,
+    shared=lambda cfg: cfg.train.strategy != "single",
+)
 def pretrain(cfg: presets.PretrainConfig, inputs: Inputs, out: Path) -> Report:
     """Shards and scalers -> pretrained checkpoint."""
     from neurofm_ml.training.pretrain import pretrain
@@ -241,7 +248,7 @@ def pretrain(cfg: presets.PretrainConfig, inputs: Inputs, out: Path) -> Report:
     return pretrain(cfg, inputs["shards"], inputs["scaler"], out)
 
 
-@job("adapt", presets.AdaptConfig, "1", checks=claims("loss_is_finite"), resumes=True)
+@job("adapt", presets.AdaptConfig, "1", checks=claims("loss_is_finite"), resumes=True, shared=lambda cfg: True)
 def adapt(cfg: presets.AdaptConfig, inputs: Inputs, out: Path) -> Report:
     """Pretrained checkpoint and labelled shards -> fine-tuned decoders, one per recording."""
     from neurofm_ml.training.adapt import adapt
@@ -322,15 +329,32 @@ def run(spec: JobSpec) -> JobResult:
     """Find the finished artifact of `spec`, or compute and publish it.
 
     Raises ValueError for a wrong job, config or input, Preempted when it was asked to stop. Whatever
-    happens, a half-made artifact is never visible under its final name.
+    happens, a half-made artifact is never visible under its final name. In a gang of processes all
+    call it with the same spec and get the same artifact; only the first locks and publishes.
     """
+    if gang.rank():
+        return _help(spec)
     plan = _plan(spec)
     home = Path(spec.out)
     home.mkdir(parents=True, exist_ok=True)
     with _locked(home / f".{plan.fingerprint}.lock"):
-        result = _finished(plan) or _compute(plan)
+        result = _finished(plan)
+        if result is None:
+            _prepare(plan)
+        gang.tell("plan", {"fingerprint": plan.fingerprint, "compute": result is None})
+        result = result or _compute(plan)
         write_json(home / "current.json", {"fingerprint": plan.fingerprint})
+        gang.tell("result", result.path)
     return result
+
+
+def _help(spec: JobSpec) -> JobResult:
+    """What the other processes of a gang do: work with the first in its folder where the job is shared, and publish nothing."""
+    told, entry = gang.hear("plan"), JOBS[spec.job]
+    plan = _Plan(spec, entry, from_dict(entry.config, spec.config), {}, told["fingerprint"])
+    if told["compute"] and entry.shared(plan.config):
+        _call(plan)
+    return load_result(Path(gang.hear("result")))
 
 
 def find(spec: JobSpec) -> JobResult | None:
@@ -355,13 +379,16 @@ class _Roles(dict[str, list[Path]]):
         raise ValueError(f'this job needs the input {role!r}; given: {", ".join(self) or "none"}. Add it under "inputs" of the job.')
 
 
+def _call(plan: _Plan) -> Report:
+    with preemptible():
+        return plan.job.function(
+            plan.config, _Roles({role: [Path(p) for p in paths] for role, paths in plan.spec.inputs.items()}), plan.work
+        )
+
+
 def _compute(plan: _Plan) -> JobResult:
     start = time.perf_counter()
-    _prepare(plan)
-    with preemptible():
-        report = plan.job.function(
-            plan.config, _Roles({role: [Path(d["path"]) for d in found] for role, found in plan.inputs.items()}), plan.work
-        )
+    report = _call(plan)
     _check_claims(plan, report)
     artifacts = {str(p.relative_to(plan.work)): file_hash(p) for p in _files(plan.work) if p.name != "job.json"}
     result = JobResult(

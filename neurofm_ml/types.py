@@ -436,5 +436,10 @@ class Report:
     shown: Mapping[str, str] = field(default_factory=dict)
 
 
+#: Exit codes of a process that runs a job: wrong config or input; stopped, and can be resumed.
+EXIT_BAD_INPUT = 2
+EXIT_PREEMPTED = 75
+
+
 class Preempted(Exception):  # noqa: N818 (a request, not an error)
     """Raised by a job that was asked to stop and can be resumed from its working folder."""

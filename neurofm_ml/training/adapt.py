@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from neurofm_ml import gang
 from neurofm_ml.data.predictions import Prediction, save_prediction
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler, load_scaler
@@ -27,7 +28,8 @@ METHOD = "fine_tuned"
 def adapt(cfg: AdaptConfig, pretrained: Path, shards: Sequence[Path], scaler: Sequence[Path], out: Path) -> Report:
     """Write ``decoders/<problem>`` and ``predictions`` of the test blocks.
 
-    A problem that is finished is not fitted again, so a killed run goes on where it stood.
+    A problem that is finished is not fitted again, so a killed run goes on where it stood. The processes of a gang
+    share the problems among them.
     """
     scale = load_scaler(scaler)
     base = load_model(pretrained)
@@ -39,9 +41,10 @@ def adapt(cfg: AdaptConfig, pretrained: Path, shards: Sequence[Path], scaler: Se
         )
     if several := [problem.name for problem in problems if len(problem.inputs) > 1]:
         raise ValueError(f"problems {', '.join(several)} read several signals and a decoder reads one; give each input a task in the card.")
-    for problem in tqdm(problems, desc="adapt", disable=None):
+    for problem in tqdm(problems[gang.rank() :: gang.world()], desc="adapt", disable=None):
         if not (out / "decoders" / problem.name / "model.json").exists():
             _adapt_one(cfg, base, problem, scale, out)
+    gang.meet("adapted")
     return Report({"decoders": len(problems), "parameters": base.n_parameters()}, (_losses(problems, out),))
 
 

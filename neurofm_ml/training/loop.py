@@ -29,6 +29,7 @@ from neurofm_ml.training.ema import Ema
 from neurofm_ml.training.optimizer import adamw, pack_state, unpack_state
 from neurofm_ml.training.preemption import stop_requests
 from neurofm_ml.training.schedule import warmup_cosine
+from neurofm_ml.training.tracking import GpuMeter, Tracker
 from neurofm_ml.types import Array, Check, Preempted
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ class ResumableIterable(Protocol):
 @dataclass(frozen=True)
 class History:
     """What `fit` did, every attempt counted. `curves` maps "loss", "grad_norm", "lr", the parts of the loss and
-    "validation/<name>" to (updates, values); rates are those of all processes together."""
+    "validation/<name>" to (updates, values); rates are those of all processes together. `gpu` holds what a GPU did and
+    cost, where there was one."""
 
     steps: int
     resumed_from: int
@@ -68,6 +70,7 @@ class History:
     device: str
     curves: Curves
     checks: tuple[Check, ...]
+    gpu: Mapping[str, float]
 
     def last(self, name: str) -> float:
         """The last logged value, as in ``history.last("loss")``."""
@@ -79,7 +82,7 @@ class History:
         took = {
             name: getattr(self, name) for name in ("steps", "resumed_from", "seconds", "steps_per_second", "samples_per_second", "device")
         }
-        return {**{name: self.last(name) for name in self.curves}, **took}
+        return {**{name: self.last(name) for name in self.curves}, **took, **self.gpu}
 
     @property
     def shown(self) -> dict[str, str]:
@@ -109,9 +112,9 @@ def fit(
     """Train `model` in place for ``cfg.steps`` updates; on return it carries the averaged weights, on the CPU, in eval mode.
 
     Writes ``checkpoints/``, ``metrics.csv`` and ``loss.png`` under `out`, and takes up there what an
-    earlier call left. `validate` sees the averaged model at every checkpoint. `provenance` (data
-    versions, code version, git revision) is kept in the checkpoints. On SIGTERM a checkpoint is
-    written and `Preempted` raised. Raises ValueError when the loss stops being finite, or when `out`
+    earlier call left; W&B follows where the environment asks for it (``tracking``). `validate` sees the averaged model
+    at every checkpoint. `provenance` (data versions, code version, git revision) is kept in the checkpoints. On SIGTERM
+    a checkpoint is written and `Preempted` raised. Raises ValueError when the loss stops being finite, or when `out`
     holds the checkpoint of another run.
     """
     fabric = _fabric(cfg)
@@ -127,7 +130,8 @@ def fit(
         plot_curves(curves, out / "loss.png", description)
     rate = cfg.steps / run.seconds
     samples = cfg.batch_size * cfg.accumulate * fabric.world_size
-    return History(cfg.steps, start, run.seconds, rate, rate * samples, str(fabric.device), curves, _checks(curves["loss"][1]))
+    gpu = run.meter.numbers(run.seconds)
+    return History(cfg.steps, start, run.seconds, rate, rate * samples, str(fabric.device), curves, _checks(curves["loss"][1]), gpu)
 
 
 def _fabric(cfg: TrainConfig) -> "Fabric":
@@ -136,7 +140,8 @@ def _fabric(cfg: TrainConfig) -> "Fabric":
     from lightning_fabric.strategies import DDPStrategy
 
     if cfg.strategy == "single":
-        return Fabric(devices=1, precision=cfg.precision)
+        own = [int(os.environ.get("LOCAL_RANK", "0"))] if torch.cuda.is_available() else 1
+        return Fabric(devices=own, precision=cfg.precision)
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     nodes = rank_and_world(cfg)[1] // local
     # A batch may lack a modality, and with it the parameters of that modality's tokenizer.
@@ -197,6 +202,8 @@ class _Run:
         self.seed = seed
         self.identity, self.provenance = {"seed": seed, **to_dict(cfg)}, provenance
         self.seconds = 0.0
+        self.meter = GpuMeter(fabric.device, fabric.world_size)
+        self.wandb_id: str | None = None
         self.pending: list[_Update] = []
 
     def resume(self) -> int:
@@ -210,18 +217,21 @@ class _Run:
         unpack_state(self.optimizer, self.model, found.optimizer)
         self.batches.load_state_dict(found.state["cursor"])
         self.seconds = found.state["seconds"]
+        self.wandb_id = found.state.get("wandb_id")
         log.info("Resuming %s from step %d.", self.out, found.step)
         return found.step
 
     def train(self, start: int, validate: Validation, stop: Callable[[], bool], description: str) -> None:
         """All updates after `start`, with logging, validation and checkpoints between them."""
         cfg, chief = self.cfg, self.fabric.is_global_zero
-        stream, began = iter(self.batches), time.perf_counter() - self.seconds
+        stream = iter(self.batches)
         self.model.train()
         with (
             MetricsLog(self.out / "metrics.csv", start, writing=chief) as metrics,
+            self._tracker(chief and start < cfg.steps) as tracker,
             tqdm(total=cfg.steps, initial=start, desc=description, unit="step", disable=None if chief else True) as bar,
         ):
+            began = time.perf_counter() - self.seconds
             for step in range(start + 1, cfg.steps + 1):
                 self.pending.append(self._update(step, stream))
                 bar.update()
@@ -230,17 +240,27 @@ class _Run:
                 if due or stopping or step % cfg.log_every == 0:
                     means = self._means()
                     metrics.write(step, means)
+                    self.meter.look()
+                    tracker.write(step, {**means, **self.meter.numbers(time.perf_counter() - began)})
                     bar.set_postfix(loss=f"{means['loss']:.4g}")
                 if due:
                     with torch.no_grad():
-                        metrics.write(step, {f"validation/{name}": value for name, value in validate(self.ema.model).items()})
+                        found = {f"validation/{name}": value for name, value in validate(self.ema.model).items()}
+                    metrics.write(step, found)
+                    tracker.write(step, found)
                 if due or stopping:
                     metrics.sync()
                     self.seconds = time.perf_counter() - began
                     self._save(step)
                 if stopping:
+                    self.fabric.barrier()  # torchrun stops all processes as soon as one has ended: not before the checkpoint is whole
                     raise Preempted(f"asked to stop at step {step} of {cfg.steps}; run again with {self.out} to go on from there.")
         self.fabric.barrier()
+
+    def _tracker(self, watching: bool) -> Tracker:
+        tracker = Tracker(self.out, {**self.identity, "provenance": self.provenance}, self.wandb_id, watching)
+        self.wandb_id = tracker.run_id
+        return tracker
 
     def _update(self, step: int, stream: Iterator[Any]) -> _Update:
         """One step of the optimizer over ``cfg.accumulate`` micro-batches."""
@@ -305,7 +325,13 @@ class _Run:
     def _save(self, step: int) -> None:
         if self.fabric.is_global_zero:
             weights, ema = self.model.state_dict(), self.ema.model.state_dict()
-            state = {"config": self.identity, "provenance": self.provenance, "cursor": self.batches.state_dict(), "seconds": self.seconds}
+            state = {
+                "config": self.identity,
+                "provenance": self.provenance,
+                "cursor": self.batches.state_dict(),
+                "seconds": self.seconds,
+                "wandb_id": self.wandb_id,
+            }
             checkpoint = Checkpoint(step, weights, ema, pack_state(self.optimizer, self.model), state)
             save_checkpoint(self.out / "checkpoints", checkpoint, self.cfg.keep)
 
