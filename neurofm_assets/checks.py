@@ -5,6 +5,7 @@ Dagster concept: asset checks returned with the materialisation.
 """
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,17 @@ from neurofm_ml.knowledge.claims import CLAIMS
 SEVERITY = {"warn": dg.AssetCheckSeverity.WARN, "error": dg.AssetCheckSeverity.ERROR}
 
 
-def specs_for(asset: str, job: str) -> list[dg.AssetCheckSpec]:
-    """Checks of an asset: those its job announces; the ones of severity "error" stop what follows."""
-    return [
-        dg.AssetCheckSpec(name, asset=asset, description=CLAIMS[name], blocking=severity == "error")
-        for name, severity in JOBS[job].checks.items()
-    ]
+def specs_for(asset: str, job: str, partitions: dg.PartitionsDefinition) -> list[dg.AssetCheckSpec]:
+    """Checks of an asset: those its job announces; the ones of severity "error" stop what follows.
+
+    Each partition has its own verdict: one for all would be that of whichever dataset was judged last.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # said of `partitions_def`, sixty times
+        return [
+            dg.AssetCheckSpec(name, asset=asset, description=CLAIMS[name], blocking=severity == "error", partitions_def=partitions)
+            for name, severity in JOBS[job].checks.items()
+        ]
 
 
 def results_of(result: JobResult) -> list[dg.AssetCheckResult]:

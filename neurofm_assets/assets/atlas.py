@@ -17,7 +17,7 @@ from neurofm_ml.knowledge.corpora import corpora, corpus_files
     kinds={"parquet"},
     owners=["team:atlas"],
     code_version=JOBS["read_foci"].version,
-    check_specs=specs_for("foci", "read_foci"),
+    check_specs=specs_for("foci", "read_foci", CORPORA),
 )
 def foci(context: dg.AssetExecutionContext, compute: Compute, store: Store) -> dg.MaterializeResult:
     """Activation peaks of a corpus of studies: one row per peak, with study, contrast, direction and space."""

@@ -6,6 +6,7 @@ import dagster as dg
 
 from neurofm_assets.checks import specs_for
 from neurofm_assets.compute import Compute
+from neurofm_assets.conditions import NIGHTLY, when_changed, when_complete
 from neurofm_assets.config import dagster_config
 from neurofm_assets.partitions import CARDS, DATASET_TO_MODALITY, DATASETS, MODALITIES, TABLES
 from neurofm_assets.store import Store
@@ -33,7 +34,7 @@ class ScalerPatch(dagster_config(presets.ScalerConfig, omit=("modality",))): ...
     kinds={"numpy", "parquet"},
     owners=OWNERS,
     code_version=JOBS["ingest"].version,
-    check_specs=specs_for("recordings", "ingest"),
+    check_specs=specs_for("recordings", "ingest", DATASETS),
 )
 def recordings(context: dg.AssetExecutionContext, compute: Compute, store: Store) -> dg.MaterializeResult:
     """Everything measured in one dataset, read from its raw files: series, intervals, subjects."""
@@ -49,7 +50,9 @@ def recordings(context: dg.AssetExecutionContext, compute: Compute, store: Store
     owners=OWNERS,
     deps=[recordings],
     code_version=JOBS["assess_quality"].version,
-    check_specs=specs_for("quality", "assess_quality"),
+    check_specs=specs_for("quality", "assess_quality", DATASETS),
+    automation_condition=when_complete("recordings"),
+    freshness_policy=NIGHTLY,
 )
 def quality(context: dg.AssetExecutionContext, config: QualityPatch, compute: Compute, store: Store) -> dg.MaterializeResult:
     """Whether the recordings can be trusted: flat channels, jumps, gaps, against the card's expectations."""
@@ -67,7 +70,8 @@ def quality(context: dg.AssetExecutionContext, config: QualityPatch, compute: Co
     owners=OWNERS,
     deps=[recordings, quality],
     code_version=JOBS["write_shards"].version,
-    check_specs=specs_for("shards", "write_shards"),
+    check_specs=specs_for("shards", "write_shards", DATASETS),
+    automation_condition=when_complete("recordings", "quality"),
 )
 def shards(context: dg.AssetExecutionContext, config: ShardsPatch, compute: Compute, store: Store) -> dg.MaterializeResult:
     """Windows of one dataset, split without leaks and packed for training. Made of recordings whose quality passed."""
@@ -85,7 +89,8 @@ def shards(context: dg.AssetExecutionContext, config: ShardsPatch, compute: Comp
     owners=OWNERS,
     deps=[dg.AssetDep(shards, partition_mapping=DATASET_TO_MODALITY)],
     code_version=JOBS["fit_scaler"].version,
-    check_specs=specs_for("scaler", "fit_scaler"),
+    check_specs=specs_for("scaler", "fit_scaler", MODALITIES),
+    automation_condition=when_changed("shards"),
 )
 def scaler(context: dg.AssetExecutionContext, config: ScalerPatch, compute: Compute, store: Store) -> dg.MaterializeResult:
     """Mean and deviation of each channel of one modality, over training windows only."""
@@ -109,7 +114,7 @@ def scalers_for(store: Store, chosen: Mapping[str, str], modalities: Sequence[st
     kinds={"parquet"},
     owners=OWNERS,
     code_version=JOBS["read_table"].version,
-    check_specs=specs_for("tables", "read_table"),
+    check_specs=specs_for("tables", "read_table", TABLES),
 )
 def tables(context: dg.AssetExecutionContext, compute: Compute, store: Store) -> dg.MaterializeResult:
     """Rows of subjects, studies or regions, joined from their files and judged by their card."""

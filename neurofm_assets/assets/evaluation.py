@@ -8,6 +8,7 @@ from neurofm_assets.assets.data import scaler, scalers_for, shards
 from neurofm_assets.assets.models import neurofmx_adapted, neurofmx_pretrained
 from neurofm_assets.checks import specs_for
 from neurofm_assets.compute import Compute
+from neurofm_assets.conditions import when_complete
 from neurofm_assets.config import dagster_config
 from neurofm_assets.partitions import (
     CARDS,
@@ -39,7 +40,8 @@ class ScorePatch(dagster_config(presets.ScoreConfig, omit=("size", "seed"))): ..
     owners=OWNERS,
     deps=[dg.AssetDep(shards, partition_mapping=DATASET_TO_LABELLED), dg.AssetDep(scaler, partition_mapping=MODALITY_TO_LABELLED)],
     code_version=JOBS["fit_baselines"].version,
-    check_specs=specs_for("baselines", "fit_baselines"),
+    check_specs=specs_for("baselines", "fit_baselines", LABELLED_DATASETS),
+    automation_condition=when_complete("shards", "scaler"),
 )
 def baselines(context: dg.AssetExecutionContext, config: BaselinesPatch, compute: Compute, store: Store) -> dg.MaterializeResult:
     """Tuned ridge, nearest neighbours and a recurrent network of equal budget on one dataset's tasks."""
@@ -57,7 +59,7 @@ def baselines(context: dg.AssetExecutionContext, config: BaselinesPatch, compute
     owners=OWNERS,
     deps=[neurofmx_pretrained, neurofmx_adapted, *(dg.AssetDep(a, partition_mapping=EVERY) for a in (shards, scaler, baselines))],
     code_version=JOBS["score"].version,
-    check_specs=specs_for("scores", "score"),
+    check_specs=specs_for("scores", "score", RUNS),
 )
 def scores(context: dg.AssetExecutionContext, config: ScorePatch, compute: Compute, store: Store) -> dg.MaterializeResult:
     """The scores table of one run: probe and fine-tuned decoding beside the baselines, with intervals and controls.

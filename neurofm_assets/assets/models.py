@@ -7,6 +7,7 @@ import dagster as dg
 from neurofm_assets.assets.data import scaler, scalers_for, shards
 from neurofm_assets.checks import specs_for
 from neurofm_assets.compute import Compute
+from neurofm_assets.conditions import WEEKLY
 from neurofm_assets.config import dagster_config
 from neurofm_assets.partitions import EVERY, LABELLED, LEARNED, RUNS, run_of, scaled_for
 from neurofm_assets.store import Store
@@ -30,7 +31,8 @@ class AdaptPatch(dagster_config(presets.AdaptConfig, omit=("size", "seed"))): ..
     pool="gpu",
     deps=[dg.AssetDep(shards, partition_mapping=EVERY), dg.AssetDep(scaler, partition_mapping=EVERY)],
     code_version=JOBS["pretrain"].version,
-    check_specs=specs_for("neurofmx_pretrained", "pretrain"),
+    check_specs=specs_for("neurofmx_pretrained", "pretrain", RUNS),
+    freshness_policy=WEEKLY,
 )
 def neurofmx_pretrained(context: dg.AssetExecutionContext, config: PretrainPatch, compute: Compute, store: Store) -> dg.MaterializeResult:
     """Checkpoint of the multimodal model: masked modelling and behaviour decoding on the training blocks of every dataset that is here."""
@@ -49,7 +51,7 @@ def neurofmx_pretrained(context: dg.AssetExecutionContext, config: PretrainPatch
     pool="gpu",
     deps=[neurofmx_pretrained, dg.AssetDep(shards, partition_mapping=EVERY), dg.AssetDep(scaler, partition_mapping=EVERY)],
     code_version=JOBS["adapt"].version,
-    check_specs=specs_for("neurofmx_adapted", "adapt"),
+    check_specs=specs_for("neurofmx_adapted", "adapt", RUNS),
 )
 def neurofmx_adapted(context: dg.AssetExecutionContext, config: AdaptPatch, compute: Compute, store: Store) -> dg.MaterializeResult:
     """The pretrained model fine-tuned on the decoding tasks of the labelled datasets: one decoder per recording.

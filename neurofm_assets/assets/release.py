@@ -6,6 +6,7 @@ from neurofm_assets.assets.evaluation import scores
 from neurofm_assets.assets.models import neurofmx_adapted, neurofmx_pretrained
 from neurofm_assets.checks import specs_for
 from neurofm_assets.compute import Compute
+from neurofm_assets.conditions import when_complete
 from neurofm_assets.config import dagster_config
 from neurofm_assets.partitions import RUNS, run_of
 from neurofm_assets.store import Store
@@ -25,7 +26,8 @@ class OnnxPatch(dagster_config(presets.OnnxConfig)): ...  # type: ignore[misc]
     owners=OWNERS,
     deps=[neurofmx_adapted],
     code_version=JOBS["export_onnx"].version,
-    check_specs=specs_for("onnx", "export_onnx"),
+    check_specs=specs_for("onnx", "export_onnx", RUNS),
+    automation_condition=when_complete("neurofmx_adapted"),
 )
 def onnx(context: dg.AssetExecutionContext, config: OnnxPatch, compute: Compute, store: Store) -> dg.MaterializeResult:
     """The decoders as ONNX files, each compared with the model it came from."""
@@ -41,7 +43,8 @@ def onnx(context: dg.AssetExecutionContext, config: OnnxPatch, compute: Compute,
     owners=OWNERS,
     deps=[scores, neurofmx_pretrained, neurofmx_adapted],
     code_version=JOBS["write_card"].version,
-    check_specs=specs_for("model_card", "write_card"),
+    check_specs=specs_for("model_card", "write_card", RUNS),
+    automation_condition=when_complete("scores"),
 )
 def model_card(context: dg.AssetExecutionContext, compute: Compute, store: Store) -> dg.MaterializeResult:
     """What the model is, what it learned from, under which licences, and its scores beside the baselines."""
@@ -60,7 +63,8 @@ def model_card(context: dg.AssetExecutionContext, compute: Compute, store: Store
     owners=OWNERS,
     deps=[neurofmx_pretrained, neurofmx_adapted, onnx, scores, model_card],
     code_version=JOBS["bundle"].version,
-    check_specs=specs_for("bundle", "bundle"),
+    check_specs=specs_for("bundle", "bundle", RUNS),
+    automation_condition=when_complete("model_card"),
 )
 def bundle(context: dg.AssetExecutionContext, compute: Compute, store: Store) -> dg.MaterializeResult:
     """The release folder: weights, ONNX, scores, card and a manifest with the hash of each file."""
