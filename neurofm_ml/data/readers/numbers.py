@@ -25,7 +25,10 @@ class NumberTable(NamedTuple):
 
     def numbers(self, names: Sequence[str]) -> Array:
         """(n_rows, n_columns) float64; missing cells are NaN."""
-        return np.column_stack([self.columns[name] for name in names])
+        values = np.empty((len(self.columns[names[0]]), len(names)))
+        for i, name in enumerate(names):
+            values[:, i] = self.columns[name]
+        return values
 
 
 def read_numbers(path: Path, names: Sequence[str]) -> NumberTable | None:
@@ -41,7 +44,7 @@ def read_numbers(path: Path, names: Sequence[str]) -> NumberTable | None:
         "read_options": arrow.ReadOptions(column_names=list(header), skip_rows=int(named)),
         "parse_options": arrow.ParseOptions(delimiter=separator),
         "convert_options": arrow.ConvertOptions(
-            include_columns=wanted, column_types=dict.fromkeys(wanted, pa.float64()), null_values=sorted(MISSING), strings_can_be_null=True
+            include_columns=wanted, column_types=dict.fromkeys(wanted, pa.float64()), null_values=sorted(MISSING)
         ),
     }
     try:
