@@ -7,7 +7,7 @@ export DAGSTER_HOME := $(NEUROFM_HOME)/dagster
 # Small models on few cores: threads that wait for each other cost more than they give.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo full ui test slow lint golden bench clean
+.PHONY: help setup demo full ui doctor test slow lint golden bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -33,6 +33,9 @@ full: setup  ## the same over every dataset that is here
 ui: setup  ## Dagster's pages, at http://localhost:3000
 	@mkdir -p $(DAGSTER_HOME) && cp dagster.yaml $(DAGSTER_HOME)/
 	@.venv/bin/dagster dev --host 127.0.0.1 --port 3000
+
+doctor: setup  ## what is installed, what is here, what is broken
+	@$(PY) -m neurofm_ml.doctor
 
 test: setup  ## the default tests
 	@$(PY) -m pytest

@@ -25,7 +25,7 @@ LAYERS = [
     {"evaluation"},
     {"interp", "integration"},
     {"release"},
-    {"jobs"},
+    {"jobs", "doctor"},
 ]
 SIBLINGS = {"interp": "integration", "integration": "interp"}
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from neurofm_ml.config import config
 from neurofm_ml.knowledge.cards import NAME, ArchiveSpec, check_inside, data_root
-from neurofm_ml.knowledge.yaml_cards import cards_of
+from neurofm_ml.knowledge.yaml_cards import cards_of, mistakes_in
 from neurofm_ml.registry import Registry
 
 
@@ -48,6 +48,11 @@ class CorpusCard:
 def corpora() -> Registry[CorpusCard]:
     """Every corpus: the package's cards, then those of the folder ``corpora`` in NEUROFM_CARDS."""
     return cards_of(CorpusCard, "corpus", "corpora")
+
+
+def mistakes() -> tuple[str, ...]:
+    """What is wrong with the user's cards of corpora that were left out."""
+    return mistakes_in(CorpusCard, "corpus", "corpora")
 
 
 def corpus_files(card: CorpusCard) -> list[Path]:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from neurofm_ml.config import config
 from neurofm_ml.knowledge.cards import NAME, check_inside, data_root
-from neurofm_ml.knowledge.yaml_cards import cards_of
+from neurofm_ml.knowledge.yaml_cards import cards_of, mistakes_in
 from neurofm_ml.registry import Registry
 
 
@@ -116,6 +116,11 @@ class TableCard:
 def tables() -> Registry[TableCard]:
     """Every table card: the package's, then those of the folder ``tables`` in NEUROFM_CARDS."""
     return cards_of(TableCard, "table", "tables")
+
+
+def mistakes() -> tuple[str, ...]:
+    """What is wrong with the user's table cards that were left out."""
+    return mistakes_in(TableCard, "table", "tables")
 
 
 def table_files(card: TableCard) -> list[Path]:

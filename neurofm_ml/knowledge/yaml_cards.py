@@ -31,20 +31,30 @@ def cards_of(cls: type[T], kind: str, folder: str) -> Registry[T]:
 
     A wrong card among these is left out, and the log says why: one typing error must not take the others away.
     """
-    found = _cards(cast(Any, cls), kind, folder, os.environ.get("NEUROFM_CARDS", ""), os.environ.get("NEUROFM_DATA", ""))
-    return cast(Registry[T], found)
+    return cast(Registry[T], _read_all(cls, kind, folder)[0])
+
+
+def mistakes_in(cls: type[T], kind: str, folder: str) -> tuple[str, ...]:
+    """What is wrong with the cards of a kind that were left out: one line each, naming file and field."""
+    return _read_all(cls, kind, folder)[1]
+
+
+def _read_all(cls: type[T], kind: str, folder: str) -> tuple[Registry[Any], tuple[str, ...]]:
+    return _cards(cast(Any, cls), kind, folder, os.environ.get("NEUROFM_CARDS", ""), os.environ.get("NEUROFM_DATA", ""))
 
 
 @functools.cache
-def _cards(cls: Any, kind: str, folder: str, users: str, _data: str) -> Registry[Any]:
+def _cards(cls: Any, kind: str, folder: str, users: str, _data: str) -> tuple[Registry[Any], tuple[str, ...]]:
     registry: Registry[Any] = Registry(kind)
     for path in sorted((Path(__file__).parent / folder).glob("*.yaml")):
         card = read_yaml_card(cls, path)
         registry.add(card.name, card)
+    wrong = []
     for path in sorted(Path(users, folder).glob("*.y*ml")) if users else []:
         try:
             card = read_yaml_card(cls, path)
             registry.add(card.name, card)
         except ValueError as error:
-            _LOG.warning("a card is left out: %s: %s", path, str(error).removeprefix(f"{path}: "))
-    return registry
+            wrong.append(f"{path}: {str(error).removeprefix(f'{path}: ')}")
+            _LOG.warning("a card is left out: %s", wrong[-1])
+    return registry, tuple(wrong)
