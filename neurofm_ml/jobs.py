@@ -487,6 +487,11 @@ def fingerprint_of(spec: JobSpec) -> str:
     return _plan(spec).fingerprint
 
 
+def version_of(path: Path) -> str:
+    """Version of what lies at `path`, as the inputs in a result state it."""
+    return _identified(path)["data_version"]
+
+
 def _identified(path: Path) -> dict[str, str]:
     """A path with the version of what lies there: an artifact's own, or the content hash of raw files."""
     if (path / "result.json").exists():
