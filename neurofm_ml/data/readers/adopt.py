@@ -10,7 +10,7 @@ import numpy as np
 from neurofm_ml.data.lazy import columns, mapped
 from neurofm_ml.data.readers.base import build, naming
 from neurofm_ml.data.readers.positions import positions_of
-from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, SignalSpec, recording_files
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, SignalSpec, fill, recording_files
 from neurofm_ml.types import Array, Recording, Samples, Series, Signal, SpikeTrain, Subject
 
 #: Channels of one regular or irregular series.
@@ -20,8 +20,9 @@ Part = tuple[Signal | Samples, tuple[int, ...]]
 def adopt(found: Recording, card: DatasetCard, spec: RecordingSpec, path: Path) -> Recording:
     """A recording from a file that describes itself, with the identity and the signals that its card names.
 
-    `variable` of a signal names series of the file or channels of them (``A*`` all that match); several stand side by side. Its `columns`, `missing`,
-    `scale`, `unit`, `ch_names` and `positions` hold as for arrays. Raises ValueError for what the file does not hold.
+    `variable` of a signal names series of the file or channels of them (``A*`` all that match); several stand side by
+    side. Its `columns`, `missing`, `scale`, `unit`, `ch_names` and `positions` hold as for arrays. Raises ValueError for
+    what the file does not hold.
     """
     signals: dict[str, Series] = {}
     notes: list[str] = []
@@ -30,6 +31,7 @@ def adopt(found: Recording, card: DatasetCard, spec: RecordingSpec, path: Path) 
             continue
         sources = signal.variable if isinstance(signal.variable, tuple) else (signal.variable or name,)
         with naming(path):
+            sources = tuple(fill(source, spec) for source in sources)
             signals[name], note = _picked(found, sources, name, signal, card)
         notes += [f"{name}: {note}"] if note else []
     adopted = build(card, spec, signals, found.intervals, (*found.history[1:], *notes))
