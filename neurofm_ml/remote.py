@@ -9,7 +9,7 @@ request may succeed later.
 
 import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -33,7 +33,8 @@ _LONGEST_S = 60
 _CONNECTIONS = 32
 _CHUNK = 1 << 16
 _S3_CHUNK = 1 << 22
-_MAY_PASS = (429, 500, 502, 503, 504)
+#: Statuses of a server that may answer otherwise a little later.
+MAY_PASS = (429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True)
@@ -166,16 +167,24 @@ class _Attempts(urllib3.Retry):
 @contextmanager
 def _answer(method: str, url: str, headers: Mapping[str, str], **more: Any) -> Iterator[urllib3.BaseHTTPResponse]:
     """The server's answer when it is what was asked for; otherwise an error that says what to do."""
-    attempts = _Attempts(total=ATTEMPTS - 1, backoff_factor=PAUSE_S, status_forcelist=_MAY_PASS, raise_on_status=False)
-    timeout = urllib3.Timeout(connect=_CONNECT_S, read=TIMEOUT_S)
-    with _reaching(url):
-        response = _pool(_proxy(*urlsplit(url)[:2])).request(method, url, headers=dict(headers), retries=attempts, timeout=timeout, **more)
+    response = send(method, url, headers, ATTEMPTS, MAY_PASS, **more)
     try:
         if response.status >= HTTPStatus.BAD_REQUEST:
             raise _refusal(url, response.status)
         yield response
     finally:
         response.close()  # else what was not read of a body would stay on a connection that is used again
+
+
+def send(method: str, url: str, headers: Mapping[str, str], attempts: int, busy: Collection[int], **more: Any) -> urllib3.BaseHTTPResponse:
+    """The server's answer, whatever it says, to a request that may be repeated: after a cut, and after one of the `busy` statuses.
+
+    Raises ConnectionError when the last of the attempts gets no answer.
+    """
+    again = _Attempts(attempts - 1, backoff_factor=PAUSE_S, status_forcelist=busy, allowed_methods=None, raise_on_status=False)
+    timeout = urllib3.Timeout(connect=_CONNECT_S, read=TIMEOUT_S)
+    with _reaching(url):
+        return _pool(_proxy(*urlsplit(url)[:2])).request(method, url, headers=dict(headers), retries=again, timeout=timeout, **more)
 
 
 @contextmanager
@@ -192,7 +201,7 @@ class _BeyondTheEndError(ValueError):
 
 
 def _refusal(url: str, status: int) -> Exception:
-    if status in _MAY_PASS:
+    if status in MAY_PASS:
         return ConnectionError(f"{url}: the server is busy or broken ({status}, {ATTEMPTS} attempts); run this again later.")
     if status in (401, 403):
         return ValueError(f"{url}: access is refused ({status}); check that the keys are set and the data's terms are signed.")
@@ -307,4 +316,5 @@ def _s3_system(bucket: str) -> Any:
         connect_timeout=_CONNECT_S,
         request_timeout=TIMEOUT_S,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        force_virtual_addressing=os.environ.get("AWS_S3_ADDRESSING_STYLE") == "virtual",
     )

@@ -1,11 +1,13 @@
 """A server that stands in for archives and object stores: real bytes over a real socket, and faults on demand.
 
 It serves the files of a folder with ranges, HEAD, ETag and If-Range, the answers of `routes`, and
-enough S3 (path style: objects, listings, PUT, multipart uploads) for ``pyarrow.fs.S3FileSystem``:
-the first part of a path is then the bucket.
+enough S3 for ``pyarrow.fs.S3FileSystem`` and our own requests: path style, the first part of a path is
+the bucket; objects, listings, writing (only where nothing is, too), uploads in parts, signatures.
 """
 
+import calendar
 import hashlib
+import io
 import re
 import sys
 import threading
@@ -16,8 +18,10 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, parse_qsl, quote, unquote, urlencode, urlsplit
 from xml.sax.saxutils import escape
+
+from neurofm_ml.s3 import Keys, sign
 
 #: Answer of a route: the body, or a function of the query.
 Route = bytes | Callable[[dict[str, str]], bytes]
@@ -30,7 +34,8 @@ class Fault:
     times: int = -1
     status: int = 0  # answer with this status instead of the file
     headers: dict[str, str] = field(default_factory=dict)
-    cut_after: int | None = None  # close the connection after so many bytes of the body
+    cut_after: int | None = None  # close the connection after so many bytes of the body, sent or received
+    lose: bool = False  # what is asked for is done, and the answer lost
     flip: int | None = None  # this byte of the file arrives wrong
     pause_s: float = 0.0  # before each `piece` bytes of the body
     piece: int = 1 << 14
@@ -51,8 +56,12 @@ class Double:
     requests: list[tuple[str, str, str]] = field(default_factory=list)
     sent: int = 0  # bytes of bodies
     required: dict[str, str] = field(default_factory=dict)  # header that a request must carry, else 401
-    uploads: dict[str, dict[int, bytes]] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    secret: str = ""  # key that every request must be signed with, else 403
+    throttle: int = 0  # every so manieth request is answered with 503
+    conditional: bool = True  # False: If-None-Match is not implemented, as on older object stores
+    on_request: Callable[[str, str], None] = lambda method, path: None  # called before a request is looked at
+    uploads: dict[str, "Upload"] = field(default_factory=dict)
+    lock: threading.RLock = field(default_factory=threading.RLock)
 
     def got(self, path: str) -> list[str]:
         """Range headers of the GET requests of one path."""
@@ -65,6 +74,14 @@ class Double:
                 return None
             fault.times -= 1
             return fault
+
+
+@dataclass
+class Upload:
+    """An upload in parts that has not been completed."""
+
+    path: str
+    parts: dict[int, bytes] = field(default_factory=dict)
 
 
 @contextmanager
@@ -108,12 +125,14 @@ class _Handler(BaseHTTPRequestHandler):
         if (route := self.double.routes.get(path)) is not None:
             body = route if isinstance(route, bytes) else route(query)
             self._send(200, body, {"Content-Type": "application/json"})
+        elif "uploads" in query:
+            self._send(200, self._uploads(path, query.get("prefix", "")), {"Content-Type": "application/xml"})
         elif "list-type" in query:
             self._send(200, self._listing(path, query), {"Content-Type": "application/xml"})
         elif (file := self.double.folder / path.strip("/")).is_file():
             self._send_file(path, file.read_bytes(), file.stat().st_mtime)
         else:
-            self._send_error(404, "NoSuchKey")
+            self._send_error(404, self._missing(path))
 
     do_HEAD = do_GET  # noqa: N815
 
@@ -121,6 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(self.double.latency_s)
         parts = urlsplit(self.path)
         path = unquote(parts.path)
+        self.double.on_request(self.command, path)
         with self.double.lock:
             self.double.requests.append((self.command, path, self.headers.get("Range", "")))
         return path, {k: v[0] for k, v in parse_qs(parts.query, keep_blank_values=True).items()}
@@ -129,6 +149,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Answers a request that is to fail."""
         if any(self.headers.get(name) != value for name, value in self.double.required.items()):
             self._send_error(401, "AccessDenied")
+            return True
+        if self.double.secret and not self._signed():
+            self._send_error(403, "SignatureDoesNotMatch")
+            return True
+        if self.double.throttle and len(self.double.requests) % self.double.throttle == 0:
+            self._send_error(503, "SlowDown")
             return True
         fault = self.double.faults.get(path)
         if fault is None or not fault.status or (fault := self.double.fault(path)) is None:
@@ -211,27 +237,113 @@ class _Handler(BaseHTTPRequestHandler):
             f"<IsTruncated>{str(more).lower()}</IsTruncated>{token}{entries}</ListBucketResult>"
         ).encode()
 
+    def _missing(self, path: str) -> str:
+        return "NoSuchKey" if (self.double.folder / path.split("/")[1]).is_dir() else "NoSuchBucket"
+
+    def _signed(self) -> bool:
+        """Whether the request is signed with the secret: what its Authorization says about itself, computed again."""
+        match = re.fullmatch(
+            r"AWS4-HMAC-SHA256 Credential=([^/]+)/\d+/([^/]+)/s3/aws4_request, *SignedHeaders=([^,]+), *Signature=\w+",
+            self.headers.get("Authorization", ""),
+        )
+        if match is None:
+            return False
+        own = {"host", "x-amz-date", "x-amz-content-sha256", "x-amz-security-token"}
+        headers = {name: self.headers[name] for name in match[3].split(";") if name not in own}
+        now = calendar.timegm(time.strptime(self.headers["x-amz-date"], "%Y%m%dT%H%M%SZ"))
+        keys = Keys(match[1], self.double.secret, self.headers.get("x-amz-security-token", ""))
+        parts = urlsplit(self.path)
+        query = urlencode(sorted(parse_qsl(parts.query, keep_blank_values=True)), quote_via=quote, safe="")
+        url = f"http://{self.headers['Host']}{quote(unquote(parts.path))}?{query}"
+        again = sign(self.command, url, headers, self.headers["x-amz-content-sha256"], keys, match[2], now)
+        return again["Authorization"].replace(" ", "") == self.headers["Authorization"].replace(" ", "")
+
+    def _uploads(self, path: str, prefix: str) -> bytes:
+        """ListMultipartUploads."""
+        keys = {i: upload.path.removeprefix(f"{path.rstrip('/')}/") for i, upload in self.double.uploads.items()}
+        found = (f"<Upload><Key>{escape(key)}</Key><UploadId>{i}</UploadId></Upload>" for i, key in keys.items() if key.startswith(prefix))
+        return f'<ListMultipartUploadsResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{"".join(found)}</ListMultipartUploadsResult>'.encode()
+
     def do_PUT(self) -> None:
-        path, query = self._request()
-        body = self._body()
-        if "partNumber" in query:
-            self.double.uploads[query["uploadId"]][int(query["partNumber"])] = body
-        else:
-            _store(self.double.folder / path.strip("/"), body)
-        self._send(200, b"", {"ETag": f'"{hashlib.md5(body).hexdigest()}"'})
+        self._change(self._put)
 
     def do_POST(self) -> None:
+        self._change(self._post)
+
+    def do_DELETE(self) -> None:
+        self._change(self._delete)
+
+    def _change(self, apply: Callable[[str, dict[str, str], bytes], None]) -> None:
+        """One request that writes, and what goes wrong with it."""
         path, query = self._request()
-        self._body()
-        if "uploads" in query:
-            upload = f"upload{len(self.double.uploads)}"
-            self.double.uploads[upload] = {}
-            name, inner = "InitiateMultipartUploadResult", f"<UploadId>{upload}</UploadId>"
+        fault = self.double.faults.get(path)
+        if fault and fault.cut_after is not None and self.double.fault(path):
+            self.rfile.read(min(fault.cut_after, int(self.headers.get("Content-Length", 0))))
+            self.close_connection = True
+            return
+        body = self._body()
+        if self._refused(path):
+            return
+        if self._missing(path) == "NoSuchBucket":
+            self._send_error(404, "NoSuchBucket")
+            return
+        if fault and fault.lose and self.double.fault(path):
+            self.wfile = io.BytesIO()
+            self.close_connection = True
+        if self.headers.get("x-amz-content-sha256", "UNSIGNED") not in (
+            "UNSIGNED",
+            hashlib.sha256(body).hexdigest(),
+        ) and "aws-chunked" not in self.headers.get("Content-Encoding", ""):
+            self._send_error(400, "XAmzContentSHA256Mismatch")
+            return
+        with self.double.lock:
+            apply(path, query, body)
+
+    def _put(self, path: str, query: dict[str, str], body: bytes) -> None:
+        if "partNumber" in query:
+            if (upload := self.double.uploads.get(query["uploadId"])) is None:
+                self._send_error(404, "NoSuchUpload")
+                return
+            upload.parts[int(query["partNumber"])] = body
+        elif self.headers.get("If-None-Match") and not self.double.conditional:
+            self._send_error(501, "NotImplemented")
+            return
+        elif self.headers.get("If-None-Match") == "*" and (self.double.folder / path.strip("/")).exists():
+            self._send_error(412, "PreconditionFailed")
+            return
         else:
-            parts = self.double.uploads[query["uploadId"]]
-            _store(self.double.folder / path.strip("/"), b"".join(parts[i] for i in sorted(parts)))
-            name, inner = "CompleteMultipartUploadResult", '<ETag>"whole"</ETag>'
-        self._send(200, f'<?xml version="1.0"?><{name}>{inner}</{name}>'.encode(), {"Content-Type": "application/xml"})
+            _store(self.double.folder, path, body)
+        self._send(200, b"", {"ETag": f'"{hashlib.md5(body).hexdigest()}"'})
+
+    def _post(self, path: str, query: dict[str, str], body: bytes) -> None:
+        if "uploads" in query:
+            name = f"upload{len(self.double.requests)}"
+            self.double.uploads[name] = Upload(path)
+            self._send_xml(f"<InitiateMultipartUploadResult><UploadId>{name}</UploadId></InitiateMultipartUploadResult>")
+            return
+        if (upload := self.double.uploads.get(query["uploadId"])) is None:
+            self._send_error(404, "NoSuchUpload")
+            return
+        claimed = re.findall(rb"<PartNumber>(\d+)</PartNumber>|<ETag>(?:&quot;|\")?(\w+)", body)
+        numbers = [int(number) for number, _ in claimed if number]
+        tags = [tag.decode() for _, tag in claimed if tag]
+        if tags != [hashlib.md5(upload.parts.get(i, b"?")).hexdigest() for i in numbers]:
+            self._send_error(400, "InvalidPart")
+            return
+        _store(self.double.folder, path, b"".join(upload.parts[i] for i in numbers))
+        del self.double.uploads[query["uploadId"]]
+        self._send_xml('<CompleteMultipartUploadResult><ETag>"whole"</ETag></CompleteMultipartUploadResult>')
+
+    def _delete(self, path: str, query: dict[str, str], body: bytes) -> None:
+        if "uploadId" not in query:
+            (self.double.folder / path.strip("/")).unlink(missing_ok=True)
+        elif self.double.uploads.pop(query["uploadId"], None) is None:
+            self._send_error(404, "NoSuchUpload")
+            return
+        self._send(204, b"", {})
+
+    def _send_xml(self, body: str) -> None:
+        self._send(200, f'<?xml version="1.0"?>{body}'.encode(), {"Content-Type": "application/xml"})
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") == "chunked":
@@ -261,9 +373,12 @@ def _contents(key: str, data: bytes) -> str:
     )
 
 
-def _store(path: Path, body: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(body)
+def _store(folder: Path, path: str, body: bytes) -> None:
+    """An object appears whole."""
+    final, incoming = folder / path.strip("/"), folder / ".incoming"
+    final.parent.mkdir(parents=True, exist_ok=True)
+    incoming.write_bytes(body)
+    incoming.replace(final)
 
 
 def _unchunked(body: bytes) -> bytes:

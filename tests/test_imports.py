@@ -15,7 +15,7 @@ LIBRARY = [p for p in SOURCES if p.parts[0] == "neurofm_ml"]
 
 #: Lowest first: a module imports from its own layer and those before it.
 LAYERS = [
-    {"types", "config", "registry", "metrics", "presets", "files", "remote", "gang"},
+    {"types", "config", "registry", "metrics", "presets", "files", "remote", "s3", "artifacts", "gang"},
     {"knowledge"},
     {"data"},
     {"nn"},
@@ -45,7 +45,7 @@ HOMES = {
     "sklearn": ["evaluation/*", "data/preprocess/artefacts.py"],
     "wandb": ["training/tracking.py"],
 }
-TORCH_FREE = ["types.py", "config.py", "registry.py", "files.py", "gang.py", "metrics.py", "presets.py", "jobs.py", "knowledge/*"]
+TORCH_FREE = ["artifacts.py", "s3.py", "types.py", "config.py", "registry.py", "files.py", "gang.py", "metrics.py", "presets.py", "jobs.py", "knowledge/*"]
 ASSETS_MAY_IMPORT = {"jobs", "presets", "config", "registry", "types", "files", "knowledge.cards", "knowledge.claims", "knowledge.corpora", "knowledge.tables"}
 
 
