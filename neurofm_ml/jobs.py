@@ -10,6 +10,10 @@ the fingerprint names, and what is published is complete by construction.
     <out>/work-<fingerprint>/     the same while it is being made
     <out>/.<fingerprint>.lock     held by the process that makes it; released by the system when that dies
     <out>/current.json            which fingerprint is the current one
+
+Where NEUROFM_STORE names an object store, what is published here is published there too, and what was
+made on another machine is found there: `find` and `load_result` ask it, `run` brings the files of its
+inputs and of its artifact, and a working folder goes on from where another machine left it (``artifacts.py``).
 """
 
 import dataclasses
@@ -29,6 +33,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from neurofm_ml import gang, presets
+from neurofm_ml.artifacts import fetch, forget_work, is_shared, publish, read_shared, restore_work, share_current
 from neurofm_ml.config import config, from_dict, to_dict
 from neurofm_ml.files import file_hash, git_revision, write_json
 from neurofm_ml.knowledge.cards import datasets
@@ -205,10 +210,10 @@ def fit_scaler(cfg: presets.ScalerConfig, inputs: Inputs, out: Path) -> Report:
     return fit(cfg, inputs["shards"], out)
 
 
-FOCI = claims("counts_match_the_corpus", "peaks_are_finite", warn=("peaks_are_in_the_brain",))
+FOCI = claims("counts_match_the_corpus", "peaks_are_finite", "table_is_valid", warn=("peaks_are_in_the_brain",))
 
 
-@job("read_foci", presets.FociConfig, "2", checks=FOCI, reads=lambda cfg: to_dict(corpora()[cfg.corpus]))
+@job("read_foci", presets.FociConfig, "3", checks=FOCI, reads=lambda cfg: to_dict(corpora()[cfg.corpus]))
 def read_foci(cfg: presets.FociConfig, inputs: Inputs, out: Path) -> Report:
     """A corpus of coordinates -> one table of peaks."""
     from neurofm_ml.data.foci.job import ingest_foci
@@ -264,7 +269,7 @@ def fit_baselines(cfg: presets.BaselinesConfig, inputs: Inputs, out: Path) -> Re
     return fit_baselines(cfg, inputs["shards"][0], inputs["scaler"], out)
 
 
-@job("score", presets.ScoreConfig, "1", checks=claims(warn=("controls_at_chance",)))
+@job("score", presets.ScoreConfig, "2", checks=claims("table_is_valid", warn=("controls_at_chance",)))
 def score(cfg: presets.ScoreConfig, inputs: Inputs, out: Path) -> Report:
     """Pretrained and adapted checkpoints, labelled shards, baselines -> the scores table."""
     from neurofm_ml.evaluation.score import score
@@ -342,8 +347,8 @@ def run(spec: JobSpec) -> JobResult:
         if result is None:
             _prepare(plan)
         gang.tell("plan", {"fingerprint": plan.fingerprint, "compute": result is None})
-        result = result or _compute(plan)
-        write_json(home / "current.json", {"fingerprint": plan.fingerprint})
+        result = _shared(plan, result or _compute(plan))
+        _make_current(plan)
         gang.tell("result", result.path)
     return result
 
@@ -361,15 +366,50 @@ def find(spec: JobSpec) -> JobResult | None:
     """The finished artifact of `spec`, made the current one; None when it must be computed."""
     plan = _plan(spec)
     result = _finished(plan)
+    if result and _is_here(plan.final):
+        result = _shared(plan, result)
     if result:
-        write_json(Path(spec.out) / "current.json", {"fingerprint": plan.fingerprint})
+        _make_current(plan)
     return result
 
 
+def _make_current(plan: _Plan) -> None:
+    home = Path(plan.spec.out)
+    home.mkdir(parents=True, exist_ok=True)
+    write_json(home / "current.json", {"fingerprint": plan.fingerprint})
+    share_current(home, plan.fingerprint)
+
+
 def _finished(plan: _Plan) -> JobResult | None:
-    if not (plan.final / "result.json").exists():
-        return None
-    return dataclasses.replace(load_intact(plan.final), reused=True, path=str(plan.final))
+    result = _artifact(plan.final)
+    return dataclasses.replace(result, reused=True) if result else None
+
+
+def _shared(plan: _Plan, result: JobResult) -> JobResult:
+    """The artifact as all machines have it, its files here: of two that made it at once, the first to publish counts."""
+    if not _is_here(plan.final) or not publish(plan.final):
+        fetch(plan.final)
+        result = dataclasses.replace(load_result(plan.final), reused=result.reused)
+    if not result.reused:
+        forget_work(plan.work)
+    return result
+
+
+def _is_here(artifact: Path) -> bool:
+    return (artifact / "result.json").exists()
+
+
+def _artifact(path: Path) -> JobResult | None:
+    """The finished artifact at `path`, intact here or in the store; None where there is none."""
+    if not _is_here(path):
+        return load_result(path) if is_shared(path) else None
+    try:
+        return load_intact(path)
+    except ValueError:
+        if not is_shared(path):
+            raise
+        fetch(path)
+        return load_intact(path)
 
 
 class _Roles(dict[str, list[Path]]):
@@ -412,8 +452,13 @@ def _compute(plan: _Plan) -> JobResult:
 
 
 def _prepare(plan: _Plan) -> None:
-    """The working folder: as a killed run left it when the job resumes, else empty."""
-    if not plan.job.resumes:
+    """The inputs here, and the working folder: as a killed run left it when the job resumes, else empty."""
+    for path in (Path(p) for paths in plan.spec.inputs.values() for p in paths):
+        if not _is_here(path) and is_shared(path):
+            fetch(path)
+    if plan.job.resumes:
+        restore_work(plan.work)
+    else:
         shutil.rmtree(plan.work, ignore_errors=True)
     plan.work.mkdir(exist_ok=True)
     for torn in plan.work.rglob(".*.part"):
@@ -439,18 +484,28 @@ def _provenance(entry: Job) -> dict[str, str]:
 
 
 def load_result(artifact: Path) -> JobResult:
-    """The result.json of a finished artifact. Raises ValueError when there is none or it is damaged."""
+    """The result.json of a finished artifact, here or in the store. Raises ValueError when there is none or it is damaged."""
+    here = _is_here(artifact)
+    said = None if here else read_shared(artifact, "result.json")
+    if not here and said is None:
+        raise ValueError(f"{artifact} holds no finished artifact (no result.json); materialise it first.")
     try:
-        return from_dict(JobResult, json.loads((artifact / "result.json").read_text()))
-    except FileNotFoundError:
-        raise ValueError(f"{artifact} holds no finished artifact (no result.json); materialise it first.") from None
+        said = said or json.loads((artifact / "result.json").read_text())
+        return dataclasses.replace(from_dict(JobResult, said), path=str(artifact))
     except ValueError as error:
         raise ValueError(f"{artifact / 'result.json'} is damaged ({error}); delete {artifact} and run the job again.") from None
 
 
 def load_spec(artifact: Path) -> JobSpec:
     """The job.json that a finished artifact was made from."""
-    return from_dict(JobSpec, json.loads((artifact / "job.json").read_text()))
+    return from_dict(JobSpec, json.loads(file_of(artifact, "job.json").read_text()))
+
+
+def file_of(artifact: Path, name: str) -> Path:
+    """One file of a finished artifact, brought here where only the store has it."""
+    if not (artifact / name).exists():
+        fetch(artifact, [name])
+    return artifact / name
 
 
 def load_intact(artifact: Path) -> JobResult:
@@ -467,10 +522,12 @@ def load_intact(artifact: Path) -> JobResult:
 def current(home: Path) -> Path | None:
     """The current finished artifact under `home`, or None."""
     pointer = home / "current.json"
+    if shared := read_shared(home, "current.json"):
+        return home / shared["fingerprint"]
     if not pointer.exists():
         return None
     artifact = home / json.loads(pointer.read_text())["fingerprint"]
-    return artifact if (artifact / "result.json").exists() else None
+    return artifact if _is_here(artifact) else None
 
 
 def _before(work: Path, version: str) -> Path | None:
@@ -494,8 +551,8 @@ def version_of(path: Path) -> str:
 
 def _identified(path: Path) -> dict[str, str]:
     """A path with the version of what lies there: an artifact's own, or the content hash of raw files."""
-    if (path / "result.json").exists():
-        return {"path": str(path), "data_version": load_intact(path).data_version}
+    if artifact := _artifact(path):
+        return {"path": str(path), "data_version": artifact.data_version}
     if not path.exists():
         raise ValueError(f"input {path} does not exist; materialise it first, or check NEUROFM_DATA.")
     files = [path] if path.is_file() else _files(path)

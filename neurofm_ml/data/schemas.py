@@ -159,6 +159,7 @@ FOCI = Schema(
         "contrast": _ID,
         "direction": Column("text", allowed=("activation", "deactivation", "unknown")),
         "space": Column("text", allowed=("MNI", "TAL", "OTHER", "UNKNOWN")),
+        "sample_size": Column("number", filled=False, least=1, most=1e6),
         **dict.fromkeys("xyz", Column("number", least=-200, most=200)),
     },
 )

@@ -11,6 +11,7 @@ import pandas as pd
 
 from neurofm_ml.data.predictions import Prediction, load_predictions
 from neurofm_ml.data.scaler import load_scaler
+from neurofm_ml.data.schemas import SCORES, validate
 from neurofm_ml.evaluation.gru import problem_of
 from neurofm_ml.evaluation.probe import fit_probe
 from neurofm_ml.evaluation.report import draw_scores, write_markdown
@@ -62,7 +63,7 @@ def publish(cfg: ScoreConfig, groups: dict[Path, list[Prediction]], cases: list[
     write_markdown(table, comparisons, out / "scores.md")
     draw_scores(table, out / "scores.png")
     shown = {"scores": "scores.md", "picture": "scores.png", "table": "scores.parquet"}
-    return Report(_metrics(table, comparisons), control_check(table), shown)
+    return Report(_metrics(table, comparisons), (*control_check(table), validate(table, SCORES)), shown)
 
 
 def _metrics(table: pd.DataFrame, comparisons: pd.DataFrame) -> dict[str, float | int | str]:

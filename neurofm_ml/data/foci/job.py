@@ -7,6 +7,7 @@ import numpy as np
 
 from neurofm_ml.config import to_dict
 from neurofm_ml.data.foci.read import read_corpus
+from neurofm_ml.data.schemas import FOCI, validate
 from neurofm_ml.files import write_json
 from neurofm_ml.knowledge.corpora import corpora
 from neurofm_ml.presets import FociConfig
@@ -34,7 +35,8 @@ def ingest_foci(cfg: FociConfig, raw: list[Path], out: Path) -> Report:
     spaces = {f"peaks.{space}": int(n) for space, n in table.space.value_counts().items()}
     directions = {f"peaks.{direction}": int(n) for direction, n in table.direction.value_counts().items()}
     shown = {"peaks": "foci.png", "table": "foci.parquet"}
-    return Report({**counts, "files": len(raw), **spaces, **directions}, _checks(foci, counts, card.expected), shown)
+    checks = (*_checks(foci, counts, card.expected), validate(table, FOCI))
+    return Report({**counts, "files": len(raw), **spaces, **directions}, checks, shown)
 
 
 def outside_box(foci: Foci) -> Array:

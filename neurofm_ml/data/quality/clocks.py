@@ -118,10 +118,10 @@ def heart_numbers(name: str, signal: Signal) -> dict[str, float]:
 
 
 def beats_per_minute(values: Array, sfreq: float) -> float:
-    """From the first strong peak of the autocorrelation of the slope's energy, smoothed over 50 ms. values (T,)."""
-    width = max(round(0.05 * sfreq), 1)
-    energy = np.convolve(np.diff(values) ** 2, np.ones(width) / width, "same")
-    energy = np.sqrt(energy) - np.sqrt(energy).mean()
+    """From the first strong peak of the autocorrelation of the slope over 20 ms, its size smoothed over 50 ms. values (T,)."""
+    step, width = max(round(0.02 * sfreq), 1), max(round(0.05 * sfreq), 1)
+    energy = np.sqrt(np.convolve((values[step:] - values[:-step]) ** 2, np.ones(width) / width, "same"))
+    energy = energy - energy.mean()
     n = len(energy)
     r = np.fft.irfft(np.abs(np.fft.rfft(energy, 2 * n)) ** 2)[:n] / np.arange(n, 0, -1)
     low, high = round(60 / FASTEST_BPM * sfreq), min(round(60 / SLOWEST_BPM * sfreq), n // 3)

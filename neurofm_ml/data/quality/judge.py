@@ -5,7 +5,7 @@ holds its target, blocks that share spikes); what a person should know is a warn
 dataset come from the config, those of physics and physiology stand here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -75,6 +75,10 @@ HEARTS = {"Homo sapiens": (30.0, 220.0), "Rattus norvegicus": (150.0, 600.0), "M
 LABELS = ("spikes", "task")
 #: Offenders that a note names.
 NAMED = 5
+#: Sums of bins are rounded; a microsecond is far below any bin.
+_ROUNDING_S = 1e-6
+#: What to do about what is recorded twice.
+TWICE = "keep one, or let both fall on one side of the split"
 
 
 class Claim(NamedTuple):
@@ -94,69 +98,76 @@ def judge(table: pd.DataFrame, cfg: QualityConfig, card: DatasetCard, repeats: S
 
 
 def claims(table: pd.DataFrame, cfg: QualityConfig, card: DatasetCard) -> tuple[Claim, ...]:
-    """What is claimed of each row of a quality table. Behaviour may have NaN and gaps; they are warnings."""
-    t, behaviour = table, table.modality.isin(BEHAVIOUR)
-    bad = t.missing + t.infinite
+    """What is claimed of each row of a quality table."""
+    return (*_blocking(table, cfg, card), *_of_times(table, cfg), *_of_values(table), *_of_channels(table), *_of_spikes(table, card))
+
+
+def _blocking(t: pd.DataFrame, cfg: QualityConfig, card: DatasetCard) -> Iterator[Claim]:
+    neural = ~t.modality.isin(BEHAVIOUR)
+    bad = (t.missing + t.infinite)[neural]
     time = pd.DataFrame({"early": t.start_s / EARLIEST_S, "late": t.end_s / LATEST_S}).max(axis=1)
-    # Rows t and t + W - 1 share a finer bin, so W - 1 rows must lie between the last row of a block and the next block.
-    blocks = card.split.kind == "block"
-    shared = ((t.overlap - 1) / t.sfreq - card.split.gap_s - 1e-6).where(t.overlap > 1) if blocks else t.overlap * np.nan
-    return (
-        Claim("values_are_finite", bad[~behaviour], 0, "share not finite in neural signals", "interpolate or cut these stretches", "error"),
-        Claim("nothing_is_infinite", t.infinite[behaviour], 0, "share infinite in behaviour", "set these to NaN"),
-        Claim(
-            "clock_is_sane", time, 1, f"times as a share of the limits {EARLIEST_S:g} and {LATEST_S:g} s", "count from the session's start",
-            "error",
-        ),
-        Claim(
-            "channels_vary", t.flat_share[~behaviour], cfg.max_flat_fraction, "share of flat channels in neural signals",
-            "leave the recording out, with the reason in the card", "error",
-        ),
-        Claim(
-            "sampling_rates_fit", t.rate_off, 0, "decades outside the modality's rates",
-            "correct sfreq: Hz, not the step, and a repetition time in seconds", "error",
-        ),
-        Claim(
-            "intervals_share_the_clock", t.outside, 0.5, "share of intervals outside of the recording", "correct time_scale or the zero",
-            "error",
-        ),
-        Claim(
-            "no_input_gives_the_target_away", t.gives_away, MAX_GIVEN_AWAY, "R2 of the target from the input by a line",
-            "take the channel out of the input", "error",
-        ),
-        Claim("gap_covers_the_overlap", shared, 0, "seconds that blocks share", "raise gap_s in the card's split", "error"),
-        Claim("no_channel_is_flat", t.flat[~t.modality.isin(LABELS)], 0, "flat channels", "ignore or drop them"),
-        Claim("behaviour_is_complete", t.missing[behaviour], MAX_MISSING, "share missing in behaviour", "nothing; windows say where it is missing"),
-        Claim("signals_cover_the_recording", t.uncovered, MAX_UNCOVERED, "share not covered", "cut the recording by `span`"),
-        Claim("rows_agree", t.rows_off, MAX_ROWS_OFF, "share of rows more or less than the signals beside it", "give the longer one its t0, or cut it"),
-        Claim("no_long_gaps", t.longest_gap_s, cfg.max_jump_s, "seconds between samples", "cut the recording by `span`"),
-        Claim("clocks_hold", t.drift, MAX_DRIFT, "change of pace", "read the times of the frames, not the nominal rate"),
-        Claim("nothing_is_frozen", t.frozen, MAX_FROZEN, "share of samples at which no channel moves", "cut the dropout"),
-        Claim("nothing_is_clipped", t.clipped, MAX_CLIPPED, "share of samples stuck at an extreme", "drop the channel or cut the stretch"),
-        Claim(
-            "no_value_stands_for_missing", t.placeholder, 0, "share of samples at one lonely extreme", "name the value under `missing` in the card"
-        ),
-        Claim("amplitudes_are_plausible", _decades_off(t), 0, "decades outside the modality's range", "correct unit or scale in the card"),
-        Claim("positions_are_plausible", _misplaced(t), 0, "decades outside of a head", "metres for heads, millimetres for MNI"),
-        Claim("no_channel_is_noisy", t.noisy, 0, "channels far louder than the others and like none", "drop or interpolate them"),
-        Claim("no_channel_is_alone", t.lone, 0, "channels that resemble no other", "drop or interpolate them"),
-        Claim("no_channel_is_repeated", t.repeated, 0, "channels or units that are another one again", "keep one of each"),
-        Claim("mains_are_quiet", t.line_share, MAX_LINE, "share of power at 50 or 60 Hz", "notch filter, or drop the channel"),
-        Claim("mains_are_in_place", t.line_off_hz, MAX_LINE_OFF_HZ, "Hz of the line off 50 and 60 Hz", "the rate is wrong by as much: correct sfreq"),
-        Claim("spectra_reach_nyquist", 1 - t.band, 1 - MIN_BAND, "share of the band that is empty", "it was sampled up: use the rate it was recorded at"),
-        Claim("counts_are_whole", t.not_counts, 0, "share of counts negative or fractional", "these are rates; give counts"),
-        Claim("counts_do_not_overlap", t.overlap, 1, "bins that each count sums", "state bin_s and a gap_s as long in the card"),
-        Claim("rates_are_plausible", t.rate_max_hz, MAX_RATE_HZ, "Hz of the fastest unit", "correct the bin width; drop noise clusters"),
-        Claim("spike_times_are_precise", t.resolution_s, MAX_RESOLUTION_S, "seconds that times are rounded to", "bins wider than that are sound"),
-        Claim("units_fire", t.silent[t.duration_s >= SILENT_S], 0, "silent units", "ignore or drop them"),
-        Claim("refractory_periods_hold", t.refractory, MAX_REFRACTORY, "share of intervals below 1 ms in the worst unit", "it mixes neurons: drop it"),
-        Claim("no_artefact_is_sorted", t.artefacts, MAX_ARTEFACTS, "share of spikes that half of the units fire at once", "drop these events"),
-        Claim("heart_rate_is_plausible", _heart_off(t, card), 0, "octaves outside of what hearts do", "correct sfreq"),
-        Claim("head_motion_is_low", t.motion_mm, MAX_MOTION_MM, "mm of mean framewise displacement", "leave the scan out or regress motion out"),
-        Claim("volumes_are_steady", t.jumps, MAX_JUMPS, "share of volumes that jump (DVARS)", "censor volumes or leave the scan out"),
-        Claim("intervals_lie_inside", t.outside, 0, "share of intervals outside of the recording or longer", "correct their times"),
-        Claim("labels_are_mixed", t.label_order, MAX_LABEL_ORDER, "how far labels come in order", "split by recording, never trials at random in time"),
-    )  # fmt: skip
+    span = f"times as a share of the limits {EARLIEST_S:g} and {LATEST_S:g} s"
+    flat = t.flat_share[neural]
+    yield Claim("values_are_finite", bad, 0, "share not finite in neural signals", "interpolate or cut them", "error")
+    yield Claim("clock_is_sane", time, 1, span, "count from the start of the session", "error")
+    yield Claim("channels_vary", flat, cfg.max_flat_fraction, "share of flat neural channels", "leave it out, with the reason", "error")
+    yield Claim("sampling_rates_fit", t.rate_off, 0, "decades outside the modality's rates", "correct sfreq: in Hz, from seconds", "error")
+    yield Claim("intervals_share_the_clock", t.outside, 0.5, "share of intervals outside", "correct time_scale or the zero", "error")
+    given = "R2 of the target from the input by a line"
+    yield Claim("no_input_gives_the_target_away", t.gives_away, MAX_GIVEN_AWAY, given, "take the channel out of the input", "error")
+    shared = _shared_s(t, card)
+    yield Claim("gap_covers_the_overlap", shared, 0, "seconds that blocks share", "raise gap_s in the card's split", "error")
+
+
+def _of_times(t: pd.DataFrame, cfg: QualityConfig) -> Iterator[Claim]:
+    yield Claim("signals_cover_the_recording", t.uncovered, MAX_UNCOVERED, "share not covered", "cut the recording by `span`")
+    yield Claim("rows_agree", t.rows_off, MAX_ROWS_OFF, "share of rows more or less than beside it", "give the longer one its t0")
+    yield Claim("no_long_gaps", t.longest_gap_s, cfg.max_jump_s, "seconds between samples", "cut the recording by `span`")
+    yield Claim("clocks_hold", t.drift, MAX_DRIFT, "change of pace", "read the times of the frames, not the nominal rate")
+    yield Claim("intervals_lie_inside", t.outside, 0, "share of intervals outside or longer", "correct their times")
+    order = "how far labels come in order"
+    yield Claim("labels_are_mixed", t.label_order, MAX_LABEL_ORDER, order, "split by recording; trials drawn at random leak their time")
+
+
+def _of_values(t: pd.DataFrame) -> Iterator[Claim]:
+    behaviour = t.modality.isin(BEHAVIOUR)
+    missing, infinite = t.missing[behaviour], t.infinite[behaviour]
+    yield Claim("behaviour_is_complete", missing, MAX_MISSING, "share missing in behaviour", "nothing, or leave the recording out")
+    yield Claim("nothing_is_infinite", infinite, 0, "share infinite in behaviour", "set these to NaN")
+    yield Claim("nothing_is_frozen", t.frozen, MAX_FROZEN, "share of samples at which no channel moves", "cut the dropout")
+    yield Claim("nothing_is_clipped", t.clipped, MAX_CLIPPED, "share of samples stuck at an extreme", "drop the channel or cut the stretch")
+    lonely = "share of samples at one lonely extreme"
+    yield Claim("no_value_stands_for_missing", t.placeholder, 0, lonely, "name the value under `missing` in the card")
+    yield Claim("amplitudes_are_plausible", _decades_off(t), 0, "decades outside the modality's range", "correct unit or scale in the card")
+    yield Claim("mains_are_quiet", t.line_share, MAX_LINE, "share of power at 50 or 60 Hz", "notch filter, or drop the channel")
+    line, empty = "Hz of the line off 50 and 60 Hz", "share of the band that is empty"
+    yield Claim("mains_are_in_place", t.line_off_hz, MAX_LINE_OFF_HZ, line, "the rate is wrong by as much: correct sfreq")
+    yield Claim("spectra_reach_nyquist", 1 - t.band, 1 - MIN_BAND, empty, "it was sampled up: take the rate it was recorded at")
+    yield Claim("head_motion_is_low", t.motion_mm, MAX_MOTION_MM, "mm from volume to volume", "leave the scan out or regress motion out")
+    yield Claim("volumes_are_steady", t.jumps, MAX_JUMPS, "share of volumes that jump (DVARS)", "censor volumes or leave the scan out")
+
+
+def _of_channels(t: pd.DataFrame) -> Iterator[Claim]:
+    flat = t.flat[~t.modality.isin(LABELS)]
+    yield Claim("no_channel_is_flat", flat, 0, "flat channels", "ignore or drop them")
+    yield Claim("no_channel_is_noisy", t.noisy, 0, "channels far louder than the others and like none", "drop or interpolate them")
+    yield Claim("no_channel_is_alone", t.lone, 0, "channels that resemble no other", "drop or interpolate them")
+    yield Claim("no_channel_is_repeated", t.repeated, 0, "channels or units that are another one again", "keep one of each")
+    yield Claim("positions_are_plausible", _misplaced(t), 0, "decades outside of a head", "metres for heads, millimetres for MNI")
+
+
+def _of_spikes(t: pd.DataFrame, card: DatasetCard) -> Iterator[Claim]:
+    """And of hearts."""
+    silent = t.silent[t.duration_s >= SILENT_S]
+    together = "share of spikes that half of the units fire at once"
+    yield Claim("counts_are_whole", t.not_counts, 0, "share of counts negative or fractional", "these are rates; give counts")
+    yield Claim("counts_do_not_overlap", t.overlap, 1, "bins that each count sums", "state bin_s, and a gap_s as long, in the card")
+    yield Claim("rates_are_plausible", t.rate_max_hz, MAX_RATE_HZ, "Hz of the fastest unit", "correct the bin width; drop noise clusters")
+    yield Claim("spike_times_are_precise", t.resolution_s, MAX_RESOLUTION_S, "seconds that times are rounded to", "use wider bins")
+    yield Claim("units_fire", silent, 0, "silent units", "ignore or drop them")
+    yield Claim("refractory_periods_hold", t.refractory, MAX_REFRACTORY, "share of intervals below 1 ms", "drop the unit: it mixes neurons")
+    yield Claim("no_artefact_is_sorted", t.artefacts, MAX_ARTEFACTS, together, "drop these events")
+    yield Claim("heart_rate_is_plausible", _heart_off(t, card), 0, "octaves outside of what hearts do", "correct sfreq")
 
 
 def _check(claim: Claim, table: pd.DataFrame) -> Check:
@@ -185,6 +196,13 @@ def _repeated(repeats: Sequence[Repeat], table: pd.DataFrame) -> tuple[Check, ..
 
 def _listed(repeats: Sequence[Repeat]) -> str:
     return "; ".join(map(str, repeats[:NAMED])) + (f" and {len(repeats) - NAMED} more" if len(repeats) > NAMED else "")
+
+
+def _shared_s(table: pd.DataFrame, card: DatasetCard) -> "pd.Series[float]":
+    """Seconds by which blocks of a split share counts: rows t and t + W - 1 share a finer bin, so W - 1 rows must lie
+    between the last row of a block and the next block. NaN where counts do not overlap, or whole recordings are split."""
+    reach = ((table.overlap - 1) / table.sfreq).where(table.overlap > 1)
+    return reach - card.split.gap_s - _ROUNDING_S if card.split.kind == "block" else reach * np.nan
 
 
 def _decades_off(table: pd.DataFrame) -> "pd.Series[float]":

@@ -6,18 +6,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from neurofm_ml.data.quality.judge import Claim
+from neurofm_ml.data.quality.judge import TWICE, Claim
 from neurofm_ml.types import Check
 
 #: Panels in a row, and recordings whose names fit below one.
 ACROSS, NAMES_FIT = 4, 12
+#: Recordings over a limit that a panel names.
+NAMED = 3
 #: Numbers of the summary, each the worst of a signal's recordings.
 SUMMARY = ("missing", "flat", "clipped", "noisy", "line_share", "rate_max_hz", "jumps", "longest_gap_s")
 
 
 def write_markdown(table: pd.DataFrame, checks: Sequence[Check], claims: Sequence[Claim], path: Path) -> None:
     """A row per failed check with its worst offenders and what to do, then a row per signal."""
-    remedies = {claim.name: claim.remedy for claim in claims}
+    remedies = {claim.name: claim.remedy for claim in claims} | dict.fromkeys(("no_recording_is_repeated", "no_person_is_repeated"), TWICE)
     failed = sorted((c for c in checks if not c.passed), key=lambda c: c.severity)
     lines = [f"{len(checks) - len(failed)} of {len(checks)} checks pass.", ""]
     if failed:
@@ -52,10 +54,11 @@ def _span(values: "pd.Series[int]") -> str:
 
 
 def draw(claims: Sequence[Claim], table: pd.DataFrame, path: Path) -> None:
-    """One panel per claim with something to see: a dot per recording in order, its limit dashed, what is over it red."""
+    """One panel per claim that is not far from its limit: a dot per recording in order, the limit dashed, what is over it
+    red, the worst named."""
     from matplotlib.figure import Figure
 
-    shown = [c for c in claims if (c.values.dropna() != 0).any()]
+    shown = [c for c in claims if (c.values > 0.01 * c.limit).any()]
     rows = -(-max(len(shown), 1) // ACROSS)
     figure = Figure(figsize=(3.1 * ACROSS, 2.1 * rows + 0.4), layout="constrained")
     panels = figure.subplots(rows, ACROSS, squeeze=False).ravel()
@@ -65,6 +68,8 @@ def draw(claims: Sequence[Claim], table: pd.DataFrame, path: Path) -> None:
         x, over = table.recording[values.index].map(place), values > claim.limit
         axes.plot(x[~over], values[~over], ".", color="0.3", markersize=3)
         axes.plot(x[over], values[over], ".", color="tab:red", markersize=5)
+        for i in values[over].nlargest(NAMED).index:
+            axes.annotate(table.recording[i], (x[i], values[i]), fontsize=5, color="tab:red", xytext=(2, 2), textcoords="offset points")
         axes.axhline(claim.limit, color="tab:red", linewidth=0.7, linestyle="--")
         axes.set_title(claim.name, fontsize="small", color="tab:red" if over.any() else "black")
         axes.set_ylabel("\n".join(_wrapped(claim.what)), fontsize=6)

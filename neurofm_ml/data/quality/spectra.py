@@ -21,9 +21,9 @@ NOTHING = 1e-9
 def spectral_numbers(parts: list[Array], sfreq: float) -> dict[str, float]:
     """Share of power at the mains and its harmonics (worst channel), distance of the strongest line near the mains
     from it in Hz, and the share of the band below Nyquist that holds anything."""
-    freqs, power = spectrum(parts, sfreq)
-    if not len(freqs) or sfreq < 2 * (MAINS[1] + 10):
+    if sfreq < 2 * (MAINS[1] + 10) or max(map(len, parts)) < round(WINDOW_S * sfreq):
         return {}
+    freqs, power = spectrum(parts, sfreq)
     audible = freqs >= 1
     density = np.median(power / np.maximum(power[audible].max(axis=0), 1e-300), axis=1)
     edge = float(freqs[audible][density[audible] > NOTHING].max(initial=0.0))
@@ -31,7 +31,7 @@ def spectral_numbers(parts: list[Array], sfreq: float) -> dict[str, float]:
 
 
 def spectrum(parts: list[Array], sfreq: float) -> tuple[Array, Array]:
-    """Welch's estimate: freqs (F,) Hz, power (F, C); nothing where no part holds a window."""
+    """Welch's estimate over the parts that hold a window: freqs (F,) Hz, power (F, C)."""
     n = round(WINDOW_S * sfreq)
     taper = np.hanning(n)[:, None]
     total, count = np.zeros((n // 2 + 1, parts[0].shape[1])), 0
@@ -40,7 +40,7 @@ def spectrum(parts: list[Array], sfreq: float) -> tuple[Array, Array]:
             window = part[start : start + n]
             total += np.abs(np.fft.rfft((window - window.mean(axis=0)) * taper, axis=0)) ** 2
             count += 1
-    return (np.fft.rfftfreq(n, 1 / sfreq), total / count) if count else (np.empty(0), total[:0])
+    return np.fft.rfftfreq(n, 1 / sfreq), total / count
 
 
 def _line_share(freqs: Array, power: Array) -> float:

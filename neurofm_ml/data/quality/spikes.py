@@ -46,7 +46,8 @@ def resolution(times: Array) -> float:
     """Coarsest of the steps in GRIDS that times (n,) are rounded to, 0 for none; in the later half, because a text with
     five digits has a tenth of a second left after a thousand."""
     late = np.asarray(times[len(times) // 2 :])
-    on = (step for step in GRIDS if len(late) and np.mean(np.abs(late / step - np.round(late / step)) < 0.02) > ON_GRID)
+    enough = len(late) >= LEAST_SPIKES
+    on = (step for step in GRIDS if enough and np.mean(np.abs(late / step - np.round(late / step)) < 0.02) > ON_GRID)
     return next(on, 0.0)
 
 
@@ -100,9 +101,18 @@ def overlap(counts: Array) -> int:
     """
     blocks = [counts[start : start + OVERLAP_ROWS] for start in range(0, len(counts), OVERLAP_ROWS)]
     blocks = [block[:, (block > 0).sum(axis=0) >= OVERLAP_LEAST] for block in blocks if len(block) == OVERLAP_ROWS]
-    asked = sum(block.shape[1] for block in blocks)
-    agree = (w for w in range(MAX_OVERLAP, 1, -1) if asked and sum(_sums(b, w).sum() for b in blocks) >= OVERLAP_VOTES * asked)
-    return next(agree, 1)
+    blocks = [block for block in blocks if block.size]
+    return next((width for width in range(MAX_OVERLAP, 1, -1) if blocks and _agree(blocks, width)), 1)
+
+
+def _agree(blocks: list[Array], width: int) -> bool:
+    """Whether OVERLAP_VOTES of all units in all blocks can be sums; no further than it takes to know."""
+    may_fail = (1 - OVERLAP_VOTES) * sum(block.shape[1] for block in blocks)
+    for block in blocks:
+        may_fail -= int((~_sums(block, width)).sum())
+        if may_fail < 0:
+            return False
+    return True
 
 
 def _sums(block: Array, width: int) -> Array:
