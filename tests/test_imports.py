@@ -33,6 +33,7 @@ SIBLINGS = {"interp": "integration", "integration": "interp"}
 HOMES = {
     "av": ["data/readers/media.py"],
     "great_expectations": ["data/schemas.py"],
+    "kubernetes": ["compute/*", "doctor.py"],
     "lightning_fabric": ["training/*"],
     "matplotlib": ["*"],
     "mamba_ssm": ["nn/ssm.py"],
@@ -45,8 +46,32 @@ HOMES = {
     "sklearn": ["evaluation/*", "data/preprocess/artefacts.py"],
     "wandb": ["training/tracking.py"],
 }
-TORCH_FREE = ["artifacts.py", "s3.py", "types.py", "config.py", "registry.py", "files.py", "gang.py", "metrics.py", "presets.py", "jobs.py", "knowledge/*"]
-ASSETS_MAY_IMPORT = {"jobs", "presets", "config", "registry", "types", "files", "knowledge.cards", "knowledge.claims", "knowledge.corpora", "knowledge.tables"}
+TORCH_FREE = [
+    "artifacts.py",
+    "s3.py",
+    "types.py",
+    "config.py",
+    "registry.py",
+    "files.py",
+    "gang.py",
+    "metrics.py",
+    "presets.py",
+    "jobs.py",
+    "knowledge/*",
+]
+ASSETS_MAY_IMPORT = {
+    "gang",
+    "jobs",
+    "presets",
+    "config",
+    "registry",
+    "types",
+    "files",
+    "knowledge.cards",
+    "knowledge.claims",
+    "knowledge.corpora",
+    "knowledge.tables",
+}
 
 
 def imports(path: Path, top: bool = False) -> Iterator[str]:

@@ -5,6 +5,8 @@ Dagster concept: resource.
 """
 
 from neurofm_assets.compute.base import Compute, materialization
+from neurofm_assets.compute.kubernetes import Kubernetes
 from neurofm_assets.compute.local import InProcess, Subprocess
+from neurofm_assets.compute.pods import Site
 
-__all__ = ["Compute", "InProcess", "Subprocess", "materialization"]
+__all__ = ["Compute", "InProcess", "Kubernetes", "Site", "Subprocess", "materialization"]

@@ -75,7 +75,7 @@ def test_the_environment_chooses_the_form(env: str, form: type) -> None:
 
 
 def test_an_unknown_environment_is_refused() -> None:
-    with pytest.raises(ValueError, match="NEUROFM_ENV is 'cluster'; allowed: local, workstation"):
+    with pytest.raises(ValueError, match="NEUROFM_ENV is 'cluster'; allowed: local, workstation, kubernetes"):
         resources_for("cluster")
 
 
