@@ -533,6 +533,8 @@ def current(home: Path) -> Path | None:
 def _before(work: Path, version: str) -> Path | None:
     """The artifact that was current when the one in `work` was begun, where it is intact and the same code made it."""
     artifact = current(work.parent)
+    if artifact and not _is_here(artifact):
+        fetch(artifact)
     try:
         return artifact if artifact and load_intact(artifact).provenance["code_version"] == version else None
     except ValueError:
