@@ -2,17 +2,21 @@
 
 An artifact's home is ``<home>/artifacts/<asset>/<partition>``. The store hands out finished artifacts
 only, and none whose blocking checks failed. How artifacts are made and named is in `neurofm_ml.jobs`.
+Where NEUROFM_STORE names an object store, an artifact that another machine made is handed out as well:
+by the path it will have here, to which the job that reads it brings the files.
 Dagster concept: resource.
 """
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 import dagster as dg
 
 from neurofm_assets.partitions import folder_of
+from neurofm_ml.artifacts import files_url
 from neurofm_ml.config import to_dict
 from neurofm_ml.jobs import JobSpec, current, load_result
 from neurofm_ml.knowledge.cards import datasets
@@ -46,9 +50,16 @@ class Store(dg.ConfigurableResource):
             )
         return str(artifact)
 
+    def url(self, asset: dg.AssetsDefinition, key: str) -> str:
+        """Where the files of the current artifact lie in the object store, for readers that need no copy of them:
+        ``Loader([store.url(shards, "simulation")])``."""
+        return files_url(Path(self.get(asset, key)))
+
     def here(self, asset: dg.AssetsDefinition, keys: Iterable[str]) -> list[str]:
         """Those of the partitions that have been materialised, blocked ones too."""
-        return [key for key in keys if current(self.path(asset, key))]
+        known = list(keys)
+        with ThreadPoolExecutor(8) as pool:  # each costs a request where there is an object store
+            return [key for key, found in zip(known, pool.map(lambda key: current(self.path(asset, key)), known), strict=True) if found]
 
     def gather(self, asset: dg.AssetsDefinition, keys: Iterable[str]) -> list[str]:
         """Current artifacts of the partitions, each of which must be here."""

@@ -115,6 +115,17 @@ def fetch(artifact: Path, names: Iterable[str] | None = None) -> None:
         write_json(artifact / RESULT, result)
 
 
+def files_url(artifact: Path) -> str:
+    """URL under which the files of a finished artifact lie in the store."""
+    store = twin(artifact)
+    result = _read(store, RESULT) if store else None
+    if store is None or result is None:
+        raise ValueError(
+            f"{artifact} is not in the store (NEUROFM_STORE is {os.environ.get('NEUROFM_STORE')!r}); materialise it with a store."
+        )
+    return f"{store.url}/{_folder(result)}".rstrip("/")
+
+
 def _folder(result: Mapping[str, Any]) -> str:
     return f"files-{result['data_version']}/"
 

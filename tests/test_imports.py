@@ -60,6 +60,7 @@ TORCH_FREE = [
     "knowledge/*",
 ]
 ASSETS_MAY_IMPORT = {
+    "artifacts",
     "gang",
     "jobs",
     "presets",

@@ -65,7 +65,7 @@ def materialization(result: JobResult, left_out: Sequence[str] = ()) -> dg.Mater
     """What Dagster shows of an artifact: its numbers, plots, place, origin and checks."""
     metadata: dict[str, Any] = {name: finite(value) for name, value in result.metrics.items()}
     for label, name in result.shown.items():
-        metadata |= _shown(label, Path(result.path) / name)
+        metadata |= _shown(label, jobs.file_of(Path(result.path), name))
     made_from = {role: [d["path"] for d in found] if len(found) <= MANY else f"{len(found)} files" for role, found in result.inputs.items()}
     metadata |= {
         "path": dg.MetadataValue.path(result.path),

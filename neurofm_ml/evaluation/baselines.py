@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+from neurofm_ml.artifacts import save_work
 from neurofm_ml.data.predictions import Prediction, load_predictions, save_prediction
 from neurofm_ml.evaluation.gru import fit_gru
 from neurofm_ml.evaluation.knn import fit_knn
@@ -96,6 +97,7 @@ def fit_baselines(cfg: BaselinesConfig, shards: Path, scaler: list[Path], out: P
     for case, name in product(cases, BASELINES):
         if (case.key, name) not in done:
             save_prediction(BASELINES[name](case, cfg, out), out / "predictions")
+            save_work(out)
     predictions = load_predictions(out / "predictions")
     table = score_predictions(predictions, cases, run="baselines", fingerprint=out.name.removeprefix("work-"))
     write_scores(table, out / "scores.parquet")

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from neurofm_ml.artifacts import save_work
 from neurofm_ml.config import to_dict
 from neurofm_ml.presets import TrainConfig
 from neurofm_ml.training.checkpoints import Checkpoint, latest_checkpoint, save_checkpoint
@@ -334,6 +335,7 @@ class _Run:
             }
             checkpoint = Checkpoint(step, weights, ema, pack_state(self.optimizer, self.model), state)
             save_checkpoint(self.out / "checkpoints", checkpoint, self.cfg.keep)
+            save_work(self.out)
 
 
 def _refuse_other_run(checkpoint: Checkpoint, identity: Mapping[str, Any], out: Path) -> None:
