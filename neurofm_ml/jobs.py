@@ -503,7 +503,7 @@ def load_spec(artifact: Path) -> JobSpec:
 
 def file_of(artifact: Path, name: str) -> Path:
     """One file of a finished artifact, brought here where only the store has it."""
-    if not (artifact / name).exists():
+    if not (artifact / name).exists() and is_shared(artifact):
         fetch(artifact, [name])
     return artifact / name
 
