@@ -193,7 +193,7 @@ def restore_work(work: Path) -> None:
         return
     partial = work.with_name(f".{work.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    partial.mkdir(parents=True)
     for name, digest in manifest["files"].items():
         try:
             _bring(store, f"files/{digest}", partial / name, digest)
