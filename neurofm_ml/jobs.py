@@ -190,11 +190,12 @@ SHARDS = claims(
     "no_window_is_repeated_across_splits",
     "shards_verify",
     "neural_signals_are_finite",
+    "table_is_valid",
     warn=("splits_are_filled", "recordings_are_used"),
 )
 
 
-@job("write_shards", presets.ShardsConfig, "2", checks=SHARDS)
+@job("write_shards", presets.ShardsConfig, "3", checks=SHARDS)
 def write_shards(cfg: presets.ShardsConfig, inputs: Inputs, out: Path) -> Report:
     """Recordings -> windows, splits, shards."""
     from neurofm_ml.data.windows import shard_recordings
@@ -402,7 +403,7 @@ def _is_here(artifact: Path) -> bool:
 def _artifact(path: Path) -> JobResult | None:
     """The finished artifact at `path`, intact here or in the store; None where there is none."""
     if not _is_here(path):
-        return load_result(path) if is_shared(path) else None
+        return _result_of(path)
     try:
         return load_intact(path)
     except ValueError:
@@ -485,10 +486,16 @@ def _provenance(entry: Job) -> dict[str, str]:
 
 def load_result(artifact: Path) -> JobResult:
     """The result.json of a finished artifact, here or in the store. Raises ValueError when there is none or it is damaged."""
+    if (result := _result_of(artifact)) is None:
+        raise ValueError(f"{artifact} holds no finished artifact (no result.json); materialise it first.")
+    return result
+
+
+def _result_of(artifact: Path) -> JobResult | None:
     here = _is_here(artifact)
     said = None if here else read_shared(artifact, "result.json")
     if not here and said is None:
-        raise ValueError(f"{artifact} holds no finished artifact (no result.json); materialise it first.")
+        return None
     try:
         said = said or json.loads((artifact / "result.json").read_text())
         return dataclasses.replace(from_dict(JobResult, said), path=str(artifact))
@@ -533,12 +540,15 @@ def current(home: Path) -> Path | None:
 def _before(work: Path, version: str) -> Path | None:
     """The artifact that was current when the one in `work` was begun, where it is intact and the same code made it."""
     artifact = current(work.parent)
-    if artifact and not _is_here(artifact):
-        fetch(artifact)
     try:
-        return artifact if artifact and load_intact(artifact).provenance["code_version"] == version else None
+        if artifact is None or load_result(artifact).provenance["code_version"] != version:
+            return None
+        if not _is_here(artifact):
+            fetch(artifact)
+        load_intact(artifact)
     except ValueError:
         return None
+    return artifact
 
 
 def fingerprint_of(spec: JobSpec) -> str:

@@ -142,10 +142,11 @@ WINDOWS = Schema(
     "windows.parquet",
     {
         "key": Column("text", unique=True),
-        "shard": _ID,
         "recording": _ID,
         "session": _ID,
         "subject": _ID,
+        "family": _WORDS,
+        "site": _WORDS,
         "split": Column("text", allowed=SPLITS),
         "start": _SECONDS,
         "end": _SECONDS,

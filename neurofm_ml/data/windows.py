@@ -26,6 +26,7 @@ import pandas as pd
 from neurofm_ml.data.grid import BEHAVIOUR, to_grid
 from neurofm_ml.data.preprocess import UnifiedPreprocessor
 from neurofm_ml.data.recordings import load_card, load_recording, load_recordings, save_recording
+from neurofm_ml.data.schemas import WINDOWS, validate
 from neurofm_ml.data.shards import Reader, Sample, Written, read_index, verify, write_manifest, write_shards
 from neurofm_ml.data.splits import SHOWN, certificate, find_repeats
 from neurofm_ml.data.stores import open_files
@@ -144,6 +145,7 @@ def _checks(survey: Survey, table: pd.DataFrame, proof: dict[str, Any], out: Pat
         Check("neural_signals_are_finite", not any(neural.values()), numbers=neural, threshold="no NaN or Inf outside behaviour"),
         Check("splits_are_filled", all(per_split.values()), "warn", per_split, ">= 1 window each"),
         Check("recordings_are_used", not unused, "warn", {"recordings_without_window": unused}, "0"),
+        validate(table, WINDOWS),
     )
 
 

@@ -13,10 +13,11 @@ from neurofm_ml.types import MODALITIES, SCORE_COLUMNS
 WINDOW = pd.DataFrame(
     {
         "key": ["a-000000", "a-000001", "b-000000"],
-        "shard": "train-00000.tar",
         "recording": ["a", "a", "b"],
         "session": ["a", "a", "b"],
         "subject": ["1", "1", "2"],
+        "family": None,
+        "site": ["x", None, "y"],
         "split": ["train", "train", "test"],
         "start": [0.0, 1.0, -3.5],
         "end": [2.0, 3.0, -1.5],
