@@ -209,7 +209,7 @@ class _Stack:
         reader, local = source.locate(first)
         column = reader.index.fields.index(field)
         member = np.empty(reader.index.size[local, column], np.uint8)
-        reader.read_into(local, column, [member])
+        reader.read_into(local, column, [member.data])
         self._header = npy_header(member)
         dtype, shape = parse_npy_header(self._header)
         self._pool = _Pool((batch_size, *shape), dtype)
@@ -218,9 +218,10 @@ class _Stack:
         """(len(rows), ...) members of the given global rows."""
         array, tensor = self._pool.take()
         header = bytearray(len(self._header))
-        for row, out in zip(rows, array.reshape(len(array), -1).view(np.uint8), strict=False):
+        memory, size = array.reshape(-1).view(np.uint8).data, array[0].nbytes
+        for k, row in enumerate(rows):
             reader, local = source.locate(row)
-            reader.read_into(local, reader.index.fields.index(self._field), [header, out])
+            reader.read_into(local, reader.index.fields.index(self._field), [header, memory[k * size : (k + 1) * size]])
             if header != self._header:
                 raise ValueError(
                     f"field {self._field!r} of {reader.index.key(local)!r} has another shape or type; give the Loader a collate."

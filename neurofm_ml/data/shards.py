@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from neurofm_ml.data.stores import Bytes, Ranges, Store, open_files
+from neurofm_ml.data.stores import Buffer, Bytes, Ranges, Store, open_files
 from neurofm_ml.files import sha256
 from neurofm_ml.types import Array, Check
 
@@ -389,12 +389,12 @@ class Reader:
         for group in _neighbours(cells):
             start = group[0][1]
             span = np.empty(group[-1][2] - start, np.uint8)
-            if self._read(row, group[-1][3], start, [span]) != len(span):
+            if self._read(row, group[-1][3], start, [span.data]) != len(span):
                 raise self.damaged(row, group[-1][3], "is cut short")
             found |= {index.fields[c]: self._decoded(row, c, span[at - start : end - start]) for _, at, end, c in group}
         return found
 
-    def read_into(self, row: int, column: int, parts: Sequence[Any]) -> None:
+    def read_into(self, row: int, column: int, parts: Sequence[Buffer]) -> None:
         """Fill writable buffers, in turn, with the bytes of a member."""
         if self._read(row, column, int(self.index.offset[row, column]), parts) != self.index.size[row, column]:
             raise self.damaged(row, column, "is cut short")
@@ -405,10 +405,10 @@ class Reader:
         """One field of a sample that has it."""
         column = self.index.fields.index(field)
         payload = np.empty(self.index.size[row, column], np.uint8)
-        self.read_into(row, column, [payload])
+        self.read_into(row, column, [payload.data])
         return self._parsed(row, column, payload)
 
-    def _read(self, row: int, column: int, offset: int, parts: Sequence[Any]) -> int:
+    def _read(self, row: int, column: int, offset: int, parts: Sequence[Buffer]) -> int:
         try:
             return self._files.read_into(self.index.shards[self.index.shard[row, column]], offset, parts)
         except (ConnectionError, ValueError) as error:
@@ -497,7 +497,7 @@ def find_damage(artifact: Path) -> list[str]:
     hurt: set[str] = set()
     for row, column in zip(*np.nonzero(index.offset >= 0), strict=True):
         try:
-            reader.read_into(row, column, [np.empty(index.size[row, column], np.uint8)])
+            reader.read_into(row, column, [bytearray(index.size[row, column])])
         except ValueError as error:
             damage.append(str(error))
             hurt.add(index.shards[index.shard[row, column]])

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import bisect
 import functools
+import http.client
 import io
 import os
+import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import numpy as np
 
-from neurofm_ml.remote import is_url, join, open_store
+from neurofm_ml.remote import TIMEOUT_S, is_url, join, open_store
 from neurofm_ml.types import Array
 
 _OPEN_FILES = 128
@@ -27,6 +32,10 @@ IN_FLIGHT = 32
 GAP_BYTES = 64_000
 #: Longest range of one request.
 RANGE_BYTES = 4_000_000
+
+
+#: Memory that bytes are read into.
+Buffer = bytearray | memoryview
 
 
 class Ranges(NamedTuple):
@@ -41,7 +50,7 @@ class Ranges(NamedTuple):
 class Bytes(Protocol):
     """Files whose bytes can be had by place."""
 
-    def read_into(self, name: str, offset: int, parts: Sequence[Any]) -> int:
+    def read_into(self, name: str, offset: int, parts: Sequence[Buffer]) -> int:
         """Fill writable buffers, in turn, with the bytes from `offset` on; gives how many there were."""
 
 
@@ -98,7 +107,7 @@ class Folder:
     def read(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()
 
-    def read_into(self, name: str, offset: int, parts: Sequence[Any]) -> int:
+    def read_into(self, name: str, offset: int, parts: Sequence[Buffer]) -> int:
         file = self._file(name)  # held until the bytes are here
         return os.preadv(file.fileno(), parts, offset)
 
@@ -114,6 +123,7 @@ class Site:
     def __init__(self, url: str):
         self.url = url
         self._store = open_store(url)
+        self._straight = _Straight(url) if _is_direct(url) else None
         self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="ranges")
 
     def path(self, name: str) -> str:
@@ -125,27 +135,64 @@ class Site:
     def read(self, name: str) -> bytes:
         return self._store.read(name)
 
-    def read_into(self, name: str, offset: int, parts: Sequence[Any]) -> int:
-        return _scatter(self._store.read(name, offset, sum(map(len, parts))), parts)
+    def read_into(self, name: str, offset: int, parts: Sequence[Buffer]) -> int:
+        return _scatter(memoryview(self._range(name, offset, sum(map(len, parts)))), parts)
 
     def fetch(self, ranges: Ranges) -> Bytes:
         """The bytes come in few requests, several at a time, in the order in which they are needed."""
-        return Fetched((name, start, self._pool.submit(self._store.read, name, start, end - start)) for name, start, end in merged(ranges))
+        return Fetched((name, start, self._pool.submit(self._range, name, start, end - start)) for name, start, end in merged(ranges))
+
+    def _range(self, name: str, start: int, length: int) -> bytes:
+        data = self._straight.read(self.path(name), start, length) if self._straight else None
+        return self._store.read(name, start, length) if data is None else data
+
+
+def _is_direct(url: str) -> bool:
+    """Whether a URL is asked for over HTTP, with no proxy between and no password."""
+    parts = urlsplit(url)
+    proxied = getproxies().get(parts.scheme) and not proxy_bypass(parts.hostname or "")
+    return parts.scheme != "s3" and not proxied and parts.username is None
+
+
+class _Straight(threading.local):
+    """A connection of each thread's own: when all goes well, a range costs a third of what it does with pools and attempts."""
+
+    def __init__(self, url: str):
+        parts = urlsplit(url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
+
+    def read(self, url: str, start: int, length: int) -> bytes | None:
+        """The bytes asked for; None when anything was unusual, and it is better asked again with care."""
+        headers = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
+        try:
+            self._connection.request("GET", urlsplit(url).path, headers=headers)
+            response = self._connection.getresponse()
+            if response.status == HTTPStatus.PARTIAL_CONTENT and response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+                data = response.read()
+                return data if len(data) == length else None
+        except (OSError, http.client.HTTPException):
+            pass
+        self._connection.close()
+        return None
 
 
 class Fetched:
     """Parts of remote files that are here or on their way; dropped, it calls off what was not yet asked for."""
 
     def __init__(self, parts: Iterable[tuple[str, int, Future[bytes]]]):
-        found = {(name, start): future for name, start, future in parts}
-        self._starts, self._parts = sorted(found), found
+        self._coming = {(name, start): future for name, start, future in parts}
+        self._starts = sorted(self._coming)
+        self._here: dict[tuple[str, int], memoryview] = {}
 
-    def read_into(self, name: str, offset: int, parts: Sequence[Any]) -> int:
+    def read_into(self, name: str, offset: int, parts: Sequence[Buffer]) -> int:
         key = self._starts[bisect.bisect_right(self._starts, (name, offset)) - 1]
-        return _scatter(memoryview(self._parts[key].result())[offset - key[1] :], parts)
+        if key not in self._here:
+            self._here[key] = memoryview(self._coming[key].result())
+        return _scatter(self._here[key][offset - key[1] :], parts)
 
     def __del__(self) -> None:
-        for future in self._parts.values():
+        for future in self._coming.values():
             future.cancel()
 
 
@@ -168,11 +215,11 @@ def merged(ranges: Ranges) -> list[tuple[str, int, int]]:
     return [requests[i] for i in np.argsort(np.minimum.reduceat(order, firsts), kind="stable")]
 
 
-def _scatter(data: bytes | memoryview, parts: Sequence[Any]) -> int:
+def _scatter(data: memoryview, parts: Sequence[Buffer]) -> int:
     """Copy `data` into writable buffers in turn; gives how many bytes went in."""
     at = 0
     for part in parts:
         piece = data[at : at + len(part)]
-        part[: len(piece)] = np.frombuffer(piece, np.uint8) if isinstance(part, np.ndarray) else piece
+        part[: len(piece)] = piece
         at += len(piece)
     return at

@@ -25,7 +25,7 @@ from neurofm_ml.data.loader import Loader
 from neurofm_ml.data.recordings import load_card, save_recording
 from neurofm_ml.data.shards import Reader, read_index, write_manifest, write_shards
 from neurofm_ml.data.simulate import simulate
-from neurofm_ml.data.stores import GAP_BYTES, RANGE_BYTES, Ranges, merged
+from neurofm_ml.data.stores import GAP_BYTES, RANGE_BYTES, Ranges, _is_direct, merged
 from neurofm_ml.data.windows import load_block, read_channels, shard_recordings
 from neurofm_ml.knowledge.cards import datasets
 from neurofm_ml.presets import ShardsConfig
@@ -245,6 +245,34 @@ def test_a_byte_that_arrives_wrong_stops_the_run_by_name(folder: Path, double: D
     match = rf"{double.url}/bucket/shards/all-00000.tar: key 'R-000012', field 'x' \(byte {offset}\) does not match its checksum"
     with pytest.raises(ValueError, match=match):
         next(stream)
+
+
+def test_a_server_without_ranges_is_refused(double: Double) -> None:
+    double.ranges = False
+    with pytest.raises(ValueError, match=r"R-000000', field .* cannot be read: .*the server does not serve parts of a file"):
+        next(in_order(f"{double.url}/bucket/shards"))
+
+
+@pytest.mark.parametrize(
+    ("url", "proxies", "direct"),
+    [
+        ("http://host/a", {}, True),
+        ("https://host:8443/a", {"http_proxy": "http://proxy:3128"}, True),
+        ("http://host/a", {"http_proxy": "http://proxy:3128"}, False),
+        ("http://host/a", {"http_proxy": "http://proxy:3128", "no_proxy": "host"}, True),
+        ("http://me:secret@host/a", {}, False),
+        ("s3://bucket/a", {}, False),
+    ],
+)
+def test_what_may_stand_between_is_left_to_those_who_know(
+    url: str, proxies: dict[str, str], direct: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in proxies.items():
+        monkeypatch.setenv(name, value)
+    assert _is_direct(url) is direct
 
 
 FAULTS: dict[str, tuple[Fault, type[Exception], str]] = {
