@@ -3,6 +3,7 @@
 A new reader is a function ``(card, spec) -> Recording`` in its own file and one line here.
 """
 
+from difflib import get_close_matches
 from pathlib import Path
 
 from neurofm_ml.data.foci import read_corpus
@@ -11,7 +12,7 @@ from neurofm_ml.data.readers.base import Reader, each
 from neurofm_ml.data.readers.formats import FORMATS, format_of
 from neurofm_ml.data.simulate import simulate
 from neurofm_ml.data.tables import load_table
-from neurofm_ml.knowledge.cards import DatasetCard, SignalSpec, datasets, is_here, read_card
+from neurofm_ml.knowledge.cards import DatasetCard, SignalSpec, datasets, is_here, mistakes, read_card
 from neurofm_ml.knowledge.corpora import CorpusCard, corpora
 from neurofm_ml.knowledge.tables import TableCard, tables
 from neurofm_ml.registry import Registry
@@ -48,15 +49,24 @@ def read(
         named = [kind[str(source)] for kind in (datasets(), tables(), corpora()) if str(source) in kind]
         if named:
             return _read_card(named[0])
-        known = [
-            f"the {kind} are {', '.join(sorted(r))}" for kind, r in (("datasets", datasets()), ("tables", tables()), ("corpora", corpora()))
-        ]
-        raise ValueError(f"{str(source)!r} is no file here and no dataset, table or corpus; {'; '.join(known)}.")
+        raise _unknown(str(source))
     if path.is_dir() and format_of(path) is None:
         return _read_folder(path)
     if path.suffix in (".yaml", ".yml"):
         return _read_card(read_card(path))
     return _read_file(path, signal)
+
+
+def _unknown(source: str) -> ValueError:
+    """What to say of a name that is neither a file nor a card."""
+    if "/" in source or "." in source:
+        return ValueError(f"there is no file {source} (from {Path.cwd()}); correct the path.")
+    near = get_close_matches(source, [*datasets(), *tables(), *corpora()], n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    wrong = "".join(f" A card was left out: {said}" for said in mistakes())
+    return ValueError(
+        f"{source!r} is no file here and no dataset, table or corpus.{hint} python -m neurofm_ml.data datasets lists them.{wrong}"
+    )
 
 
 def _read_card(card: DatasetCard | TableCard | CorpusCard) -> list[Recording] | Foci | Table:
@@ -66,7 +76,8 @@ def _read_card(card: DatasetCard | TableCard | CorpusCard) -> list[Recording] | 
         return read_corpus(card)
     reader = READERS[card.reader]
     if not is_here(card):
-        raise ValueError(f"the files of {card.name} are not here; get them from {card.source} and point NEUROFM_DATA at them.")
+        how = f"python -m neurofm_ml.data fetch {card.name} brings them" if card.archive else f"get them from {card.source}"
+        raise ValueError(f"the files of {card.name} are not here; {how}, and NEUROFM_DATA names the folder they are in.")
     return list(reader(card))
 
 
@@ -75,7 +86,9 @@ def _read_folder(folder: Path) -> list[Recording]:
     files = [p for p in sorted(folder.iterdir()) if format_of(p)]
     if not files:
         known = ", ".join(suffix for f in FORMATS for suffix in f.suffixes)
-        raise ValueError(f"{folder} holds no recording ({known}); name another folder, or describe its arrays by a dataset card.")
+        raise ValueError(
+            f"{folder} itself holds no recording ({known}); name one of its folders, or describe its arrays by a dataset card."
+        )
     found = [one for path in files for one in _as_list(_read_file(path, None))]
     return [one for one in found if isinstance(one, Recording)]
 
@@ -89,13 +102,23 @@ def _read_file(path: Path, signal: SignalSpec | None) -> Recording | list[Record
     if (found := format_of(path)) is None:
         names = ", ".join(f.name for f in FORMATS)
         raise ValueError(
-            f"{path} says neither what was measured nor how fast; describe it: read(path, SignalSpec(modality='eeg', sfreq=250, "
-            f"unit='uV')), or write a dataset card. Neither its content nor its name is one of {names}."
+            f"{path} says neither what was measured nor how fast; describe it: read(path, SignalSpec({_example(path)})), or write a "
+            f"dataset card. Neither its content nor its name is one of {names}."
         )
     try:
         return found.read(path)
     except ValueError as error:
-        raise ValueError(f"{error} (It was read as {found.name}.)") from None
+        suits = not found.suffixes or path.name.lower().endswith(found.suffixes)
+        remedy = "" if suits else f" Its content is {found.name}: give it a name that ends in {found.suffixes[0]}."
+        raise ValueError(f"{error} (It was read as {found.name}.){remedy}") from None
+
+
+def _example(path: Path) -> str:
+    """Words that could describe an array file of this kind."""
+    named = {".1d": "modality='fmri', sfreq=0.5", ".slp": "modality='pose', sfreq=25"}
+    several = dict.fromkeys((".mat", ".h5", ".hdf5", ".npz"), "modality='spikes', sfreq=20, variable='counts'")
+    frames = dict.fromkeys((".rda", ".rdata", ".rds"), "modality='eye', sfreq=300, variable='object/column'")
+    return {**named, **several, **frames}.get(path.suffix.lower(), "modality='eeg', sfreq=250, unit='uV'")
 
 
 def _as_list(found: Recording | list[Recording] | Foci) -> list[Recording] | list[Recording | Foci]:

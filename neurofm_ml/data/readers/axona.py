@@ -98,6 +98,8 @@ def _lfp(path: Path, settings: Block, kind: str) -> Signal | None:
             continue
         block = read_block(file)
         n_bytes = int(block.number("bytes_per_sample"))
+        if n_bytes not in (1, 2, 4):
+            raise ValueError(f"{file}: bytes_per_sample is {n_bytes}; it is damaged, get it again.")
         samples = block.records(f">i{n_bytes}", block.number("num_EEG_samples" if kind == "eeg" else "num_EGF_samples"))
         channel = int(settings.number(f"EEG_ch_{number}"))
         volts = settings.number("ADC_fullscale_mv") * 1e-3 / settings.number(f"gain_ch_{channel - 1}")
@@ -160,7 +162,8 @@ def _spike_times(block: Block) -> Array:
 def read_cut(path: Path, n_spikes: int) -> Array:
     """(n_spikes,) cluster of each spike."""
     _, _, body = path.read_text(encoding="latin-1").partition("Exact_cut_for")
-    clusters = np.array(body.split("\n", 1)[-1].split(), np.int64)
+    with naming(path):
+        clusters = np.array(body.split("\n", 1)[-1].split(), np.int64)
     if len(clusters) != n_spikes:
         raise ValueError(f"{path} names the cluster of {len(clusters)} spikes, the tetrode has {n_spikes}; the two must be of one trial.")
     return clusters

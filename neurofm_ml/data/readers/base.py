@@ -37,11 +37,12 @@ def _own(card: DatasetCard, spec: RecordingSpec) -> DatasetCard:
 
 @contextmanager
 def naming(what: object) -> Iterator[None]:
-    """What goes wrong inside is a ValueError that begins with `what`: the file and the field at fault."""
+    """What goes wrong inside is a ValueError that begins with `what`, once: the file and the field at fault."""
     try:
         yield
     except (ValueError, OSError) as error:
-        raise ValueError(f"{what}: {error}") from None
+        said = str(error)
+        raise ValueError(said if said.startswith(str(what)) else f"{what}: {said}") from None
 
 
 def build(
@@ -80,7 +81,7 @@ def _described(card: DatasetCard, spec: RecordingSpec) -> tuple[dict[str, Interv
         files = recording_files(card, spec, described.file or card.pattern)
         if len(files) > 1:
             raise ValueError(f"{card.name}/{spec.id}, intervals {name!r}: {len(files)} files match, first {files[0]}; narrow the pattern.")
-        with naming(f"{files[0]}, intervals {name!r}"):
+        with naming(f"{card.name}/{spec.id}, intervals {name!r}"), naming(files[0]):
             found[name], said = read_intervals(files[0], filled(described, spec))
             check_times(found[name].start)
         notes += [f"intervals {name!r}: {note}" for note in said]

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,13 +66,13 @@ def read_recording(card: DatasetCard, spec: RecordingSpec) -> Recording:
 def read_one(path: Path, root: Path) -> Recording:
     """One data file with the tables of the dataset at `root`."""
     entities = _entities(path)
-    channels = _rows(_beside(path, root, "channels.tsv"))
+    channels = _rows(_beside(path, root, "channels.tsv"), "name")
     found = nwb.read_file(path) if path.suffix == ".nwb" else electrophysiology.read_file(path, _types(channels))
     signals, notes = _placed(_with_units(found.signals, channels), path, root)
     if bad := [row["name"] for row in channels if row.get("status") == "bad"]:
         notes.append(f"marked as bad: {', '.join(bad)}")
     intervals, said = _events(path, root)
-    about = json.loads((root / "dataset_description.json").read_text(encoding="utf-8-sig"))
+    about = _json(root / "dataset_description.json")
     subject, species = _person(root, entities["sub"])
     return replace(
         found,
@@ -91,7 +92,7 @@ def read_one(path: Path, root: Path) -> Recording:
 def _is_data(path: Path) -> bool:
     """A recording; of one in several parts the first, from which MNE finds the others."""
     kind = path.name.split(".")[0].rsplit("_", 1)[-1]
-    return kind in _KINDS and path.name.lower().endswith(_SUFFIXES) and int(_entities(path).get("split", 1)) == 1
+    return kind in _KINDS and path.name.lower().endswith(_SUFFIXES) and _entities(path).get("split", "1").lstrip("0") == "1"
 
 
 def _entities(path: Path) -> dict[str, str]:
@@ -117,11 +118,23 @@ def _upwards(folder: Path, root: Path) -> Iterator[Path]:
         yield from _upwards(folder.parent, root)
 
 
-def _rows(path: Path | None) -> Rows:
+def _rows(path: Path | None, key: str) -> Rows:
+    """Rows of a table that names them in the column `key`."""
     if path is None:
         return []
     table = read_table(path)
+    if key not in table.header:
+        raise ValueError(f"{path} has no column {key!r}, which BIDS demands; it has {', '.join(table.header)}.")
     return [dict(zip(table.header, row, strict=True)) for row in table.rows]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Fields of a sidecar. Raises ValueError for one that is missing or damaged."""
+    with naming(path):
+        about = json.loads(path.read_text(encoding="utf-8-sig"))
+        if not isinstance(about, dict):
+            raise ValueError("it needs an object of fields; get it again.")
+        return about
 
 
 # ---------------------------------------------------------------- what they say
@@ -150,8 +163,9 @@ def _placed(signals: Mapping[str, Series], path: Path, root: Path) -> tuple[dict
     unit = _unit_of_coordinates(table, root)
     if unit not in _METRES:
         return dict(signals), [f"left out the positions of {table.name}: their unit is {unit or 'not stated'}"]
-    places = {row["name"]: [row.get(axis, "n/a") for axis in "xyz"] for row in _rows(table)}
-    known = {name: np.array(xyz, np.float64) * _METRES[unit] for name, xyz in places.items() if not MISSING & {*xyz}}
+    places = {row["name"]: [row.get(axis, "n/a") for axis in "xyz"] for row in _rows(table, "name")}
+    with naming(table):
+        known = {name: np.array(xyz, np.float64) * _METRES[unit] for name, xyz in places.items() if not MISSING & {*xyz}}
     return {name: _at(series, known) for name, series in signals.items()}, []
 
 
@@ -164,7 +178,7 @@ def _at(series: Series, places: Mapping[str, Array]) -> Series:
 def _unit_of_coordinates(table: Path, root: Path) -> str:
     """ "m", "cm" or "mm" as coordsystem.json says, else what it says."""
     described = _beside(table, root, "coordsystem.json")
-    about = json.loads(described.read_text(encoding="utf-8-sig")) if described else {}
+    about = _json(described) if described else {}
     return next((str(value) for key, value in about.items() if key.endswith("CoordinateUnits")), "")
 
 
@@ -185,7 +199,7 @@ def _events(path: Path, root: Path) -> tuple[dict[str, Intervals], list[str]]:
 def _person(root: Path, name: str) -> tuple[Subject, str]:
     """Who took part by participants.tsv, and of which species (people, where it does not say)."""
     table = root / "participants.tsv"
-    rows = {row.get("participant_id", "").removeprefix("sub-"): row for row in (_rows(table) if table.exists() else [])}
+    rows = {row["participant_id"].removeprefix("sub-"): row for row in _rows(table if table.exists() else None, "participant_id")}
     row = {key: value for key, value in rows.get(name, {}).items() if value not in MISSING}
     age = row.get("age", "")
     return Subject(

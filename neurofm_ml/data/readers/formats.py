@@ -1,6 +1,7 @@
 """Which reader a file or folder is for: told by what it holds, else by its name. One line per format that describes itself."""
 
 import gzip
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -69,5 +70,5 @@ def _head(path: Path) -> bytes:
     try:
         with gzip.open(path) as file:
             return file.read(4096)
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         return head

@@ -22,7 +22,7 @@ from neurofm_ml.data.readers.base import naming, series_from_times
 from neurofm_ml.data.readers.speech import SUFFIXES as ALIGNED
 from neurofm_ml.data.readers.speech import read_tiers, tier_features
 from neurofm_ml.data.readers.tables import read_table
-from neurofm_ml.knowledge.cards import SignalSpec
+from neurofm_ml.knowledge.cards import SignalSpec, check_inside
 from neurofm_ml.types import Array, Recording, Samples, Signal, Subject
 
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff")
@@ -105,6 +105,13 @@ def _picked(series: Stimulus, signal: SignalSpec) -> Stimulus:
     return _placed(chosen, signal)
 
 
+def _opened(path: Path) -> Any:
+    """The container of a file, which may not name streams elsewhere."""
+    import av
+
+    return av.open(f"file:{path}", options={"protocol_whitelist": "file"})
+
+
 # ---------------------------------------------------------------- sound
 def read_sound(path: Path, signal: SignalSpec) -> Stimulus:
     """Features of a sound at the card's sfreq, of the mean of its channels."""
@@ -112,11 +119,11 @@ def read_sound(path: Path, signal: SignalSpec) -> Stimulus:
 
     _check_riff(path)
     try:
-        with av.open(str(path)) as container:
+        with _opened(path) as container:
             resampler = av.AudioResampler(format="fltp")
             parts = [part.to_ndarray() for frame in container.decode(audio=0) for part in resampler.resample(frame)]
             rate = container.streams.audio[0].rate
-    except (av.FFmpegError, IndexError) as error:
+    except (av.FFmpegError, IndexError, TypeError, MemoryError) as error:  # time stamps or rates that are not there
         raise ValueError(f"{path} cannot be read as sound ({error}); it is damaged or holds no sound, get it again.") from None
     with naming(path):
         if not parts:
@@ -182,9 +189,9 @@ def read_video(path: Path, signal: SignalSpec) -> Stimulus:
 
     with naming(path):
         try:
-            with av.open(str(path)) as container:
+            with _opened(path) as container:
                 times, values = _frames(container)
-        except (av.FFmpegError, IndexError) as error:
+        except (av.FFmpegError, IndexError, TypeError, MemoryError) as error:
             raise ValueError(
                 f"it cannot be read as video ({error}); it is damaged, cut short or holds no pictures, get it again."
             ) from None
@@ -223,16 +230,6 @@ def _grey(frame: Any) -> Array:
     return np.asarray(frame.to_ndarray(format="gray"), np.float32) / 255
 
 
-def _missing_s(container: Any, times: Array) -> float:
-    """Seconds of frames that the file states but does not hold."""
-    stream = container.streams.video[0]
-    step = 1 / float(stream.average_rate)
-    if stream.frames:
-        return (stream.frames - len(times)) * step
-    stated = float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / 1e6
-    return stated - (len(times) + 1) * step
-
-
 def _check_rate(series: Stimulus, signal: SignalSpec) -> None:
     rate = series.sfreq if isinstance(series, Signal) else None
     if signal.sfreq is not None and (rate is None or not np.isclose(rate, signal.sfreq, rtol=1e-3)):
@@ -254,7 +251,10 @@ def read_images(path: Path, signal: SignalSpec) -> Stimulus:
     onset, duration = table.numbers(("onset", "duration")).T
     with naming(path):
         rate = _rate(signal)
-        features = {name: _picture(path.parent / name) for name in {row[table.header.index("stim_file")] for row in table.rows}}
+        named = {row[table.header.index("stim_file")] for row in table.rows}
+        for name in named:
+            check_inside("stim_file", name)
+        features = {name: _picture(path.parent / name) for name in named}
         times = np.arange(int(np.floor((onset + duration).max() * rate + 1e-6))) / rate
         values = np.zeros((len(times), 3 + len(_CELLS)), np.float32)
         for row, start, seconds in zip(table.rows, onset, duration, strict=True):
@@ -267,7 +267,7 @@ def _picture(path: Path) -> list[float]:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with _opened(path) as container:
             return picture_features(_grey(next(container.decode(video=0))))
     except (OSError, av.FFmpegError, StopIteration) as error:
         raise ValueError(f"image {path.name} cannot be read ({error}); put it beside its table.") from None

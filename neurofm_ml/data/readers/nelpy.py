@@ -34,7 +34,10 @@ def read_spikes(path: Path) -> SpikeTrain:
     """Units that fired at least once; "t3u2" is the second unit of the third tetrode."""
     from scipy.io import loadmat
 
-    mat = loadmat(path)
+    try:
+        mat = loadmat(path)
+    except Exception as error:  # whatever a damaged file does to the parser
+        raise ValueError(f"it is damaged, cut short or no MATLAB file ({error}); get it again.") from None
     if "spikes" not in mat:
         raise ValueError(f"no variable 'spikes'; it holds {', '.join(k for k in mat if not k.startswith('__'))}.")
     units: dict[str, Array] = {}
@@ -42,6 +45,8 @@ def read_spikes(path: Path) -> SpikeTrain:
         for u, unit in enumerate(tetrode.ravel(), 1):
             if unit.size and (times := unit["time"][0, 0].ravel()).size:
                 units[f"t{t}u{u}"] = times
+    if not units:
+        raise ValueError("none of its units has a spike; get it again.")
     times = np.concatenate(list(units.values()))
     index = np.repeat(np.arange(len(units)), [len(t) for t in units.values()])
     order = np.argsort(times, kind="stable")

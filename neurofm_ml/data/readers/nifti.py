@@ -115,12 +115,11 @@ def read_bold(
 def _open(path: Path) -> Any:
     """A 4-D image. Raises ValueError for what is not one."""
     import nibabel
-    from nibabel.filebasedimages import ImageFileError
 
     try:
         # A zipped file that stays open is decompressed once, not once per block.
         image: Any = nibabel.load(path, keep_file_open=True)
-    except (ImageFileError, OSError, EOFError, zlib.error) as error:
+    except Exception as error:  # whatever a damaged file does to its parsers
         raise ValueError(f"{path} is damaged or no NIfTI ({error}); get it again.") from None
     shape = image.shape
     if not isinstance(image, nibabel.Nifti1Pair):
@@ -167,7 +166,7 @@ def _blocks(image: Any) -> Iterator[tuple[int, Array]]:
     for start in range(0, n_volumes, step):
         try:
             block = np.asarray(image.dataobj[..., start : start + step], np.float64)
-        except (OSError, EOFError, ValueError, zlib.error) as error:
+        except (OSError, EOFError, ValueError, MemoryError, zlib.error) as error:
             raise ValueError(f"it is cut short or damaged at volume {start} of {n_volumes} ({error}); get it again.") from None
         yield start, block.reshape(n_voxels, -1, order="F")
 

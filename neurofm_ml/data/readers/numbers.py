@@ -6,13 +6,14 @@ which can say what is wrong with it and where.
 
 import csv
 import gzip
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from neurofm_ml.data.readers.tables import MISSING, is_number
+from neurofm_ml.data.readers.tables import MISSING, is_number, separators
 from neurofm_ml.types import Array
 
 
@@ -60,9 +61,9 @@ def _first_row(path: Path) -> tuple[str, tuple[str, ...], bool]:
     try:
         with opener(path, "rt", encoding="utf-8-sig") as file:
             first = file.readline()
-    except (UnicodeDecodeError, EOFError, OSError):
+    except (UnicodeDecodeError, EOFError, OSError, zlib.error):
         return "", (), False
-    separator = next((s for s in (",", ";", "\t") if s in first), "")
+    separator = next((s for s in separators(path) if s in first), "")
     if not separator or first.startswith("#"):
         return "", (), False
     cells = [cell.strip() for cell in next(csv.reader([first], delimiter=separator))]

@@ -34,6 +34,7 @@ def read_file(path: Path) -> Recording:
         header = wfdb.rdheader(str(base), rd_segments=True)
     except Exception as error:  # whatever a broken header does to the parser
         raise ValueError(f"{path} is no WFDB header that can be read ({error}); get the record again.") from None
+    _check_inside(path, header)
     signals = _signals(base, header)
     for signal in signals.values():
         signal.values[len(signal.values) - 1 :]  # a file that is cut short has no last row
@@ -48,6 +49,14 @@ def read_file(path: Path) -> Recording:
         intervals=_annotations(base),
         history=("read (physionet)", *(f"comment: {text}" for text in header.comments or ())),
     )
+
+
+def _check_inside(path: Path, header: Any) -> None:
+    """The header names its files, which lie beside it; raises ValueError where it names one elsewhere."""
+    for part in (header, *(s for s in getattr(header, "segments", None) or () if s is not None)):
+        names = [*(getattr(part, "file_name", None) or ()), *(getattr(part, "seg_name", None) or ())]
+        if outside := [name for name in names if Path(name).name != name]:
+            raise ValueError(f"{path} names the file {outside[0]!r}; the files of a record lie beside its header.")
 
 
 def _signals(base: Path, header: Any) -> dict[str, Signal]:
@@ -77,7 +86,7 @@ def _values(base: Path, picks: list[int], per_frame: int, n_frames: int) -> Arra
         lo, hi = start // per_frame, -(-stop // per_frame)
         try:
             record = wfdb.rdrecord(str(base), lo, hi, picks, smooth_frames=per_frame == 1)
-        except (ValueError, OSError, IndexError) as error:
+        except Exception as error:  # as above
             raise ValueError(f"{base}.hea: its signals cannot be read ({error}); a file is cut short or missing, get it again.") from None
         values = record.p_signal if per_frame == 1 else np.stack(record.e_p_signal, axis=1)
         return np.asarray(values[start - lo * per_frame : stop - lo * per_frame], np.float32)
@@ -87,7 +96,6 @@ def _values(base: Path, picks: list[int], per_frame: int, n_frames: int) -> Arra
 
 def _annotations(base: Path) -> dict[str, Intervals]:
     """ "beats" and the other "annotations" of each annotator, instants labelled by their symbol."""
-    import wfdb
     from wfdb.io.annotation import ann_labels, is_qrs
 
     beats = {label.symbol for label in ann_labels if is_qrs[label.label_store]}
@@ -95,13 +103,26 @@ def _annotations(base: Path) -> dict[str, Intervals]:
     for extension in _ANNOTATORS:
         if not base.with_name(f"{base.name}.{extension}").exists():
             continue
-        notes = wfdb.rdann(str(base), extension)
+        notes = _read_notes(base, extension)
         is_beat = np.array([symbol in beats for symbol in notes.symbol], bool)
         for kind, keep in (("beats", is_beat), ("annotations", ~is_beat)):
             if keep.any():
                 name = kind if extension == "atr" else f"{kind}_{extension}"
                 found[name] = _instants(notes, np.flatnonzero(keep))
     return found
+
+
+def _read_notes(base: Path, extension: str) -> Any:
+    """One annotation file. wfdb reads what is left of one that is cut short, but two zero bytes end each (MIT format)."""
+    import wfdb
+
+    path = base.with_name(f"{base.name}.{extension}")
+    try:
+        if path.read_bytes()[-2:] != b"\0\0":
+            raise ValueError("it has no end")
+        return wfdb.rdann(str(base), extension)
+    except Exception as error:  # as above
+        raise ValueError(f"{path} is damaged or cut short ({error}); get it again.") from None
 
 
 def _instants(notes: Any, keep: Array) -> Intervals:

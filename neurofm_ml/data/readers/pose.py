@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from neurofm_ml.data.readers.hdf5 import open_hdf5
 from neurofm_ml.data.readers.tables import TextTable, read_table
 from neurofm_ml.types import Array
 
@@ -29,19 +30,14 @@ class PoseTable(NamedTuple):
 
 def holds_pose(path: Path) -> bool:
     """Whether a file is one of the formats read here, by its content."""
-    import h5py
-
     with path.open("rb") as file:
         head = file.read(8)
     if head.startswith(b"scorer,"):
         return True
     if not head.startswith(b"\x89HDF"):
         return False
-    try:
-        with h5py.File(path) as file:
-            return any(key in file for key in ("track_occupancy", "pred_points")) or _is_pandas(file)
-    except OSError:
-        return False
+    with open_hdf5(path) as file:
+        return any(key in file for key in ("track_occupancy", "pred_points")) or _is_pandas(file)
 
 
 def _is_pandas(file: Any) -> bool:
@@ -56,7 +52,7 @@ def read_pose(path: Path) -> PoseTable:
     if not h5py.is_hdf5(path):
         return _deeplabcut(read_table(path))
     try:
-        with h5py.File(path) as file:
+        with open_hdf5(path) as file:
             if _is_pandas(file):
                 raise ValueError(
                     "its column names are pickled objects, which are refused because they can run code; give DeepLabCut's csv "
@@ -65,8 +61,8 @@ def read_pose(path: Path) -> PoseTable:
             return _sleap_project(file) if "pred_points" in file else _sleap_analysis(file)
     except KeyError as error:
         raise ValueError(f"{path} holds no {error}, which a file of SLEAP has; save it again with SLEAP.") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
+    except (OSError, ValueError, TypeError, IndexError, MemoryError) as error:
+        raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
 
 
 # ---------------------------------------------------------------- DeepLabCut
@@ -146,7 +142,10 @@ def _sleap_project(file: Any) -> PoseTable:
 
 def _places(instances: Array, frames: Array, tracks: list[str]) -> tuple[Array, Array]:
     """(frame index, track) of each instance."""
-    frame = frames["frame_idx"][np.searchsorted(frames["frame_id"], instances["frame_id"])].astype(int)
+    row = np.searchsorted(frames["frame_id"], instances["frame_id"])
+    if (row >= len(frames)).any() or (frames["frame_id"][row] != instances["frame_id"]).any():
+        raise ValueError("some instances belong to frames that it does not list; it is damaged, get it again.")
+    frame = frames["frame_idx"][row].astype(int)
     track = np.zeros(len(instances), int) if tracks == [""] else instances["track"].astype(int)
     _, counts = np.unique(np.stack([frame, track]), axis=1, return_counts=True)
     if (track < 0).any() or (counts > 1).any():

@@ -51,7 +51,9 @@ class Atlas(NamedTuple):
 
 
 def read_atlas(path: Path) -> Atlas:
-    """A label atlas or mask; kept until the file changes. Raises ValueError for an image that holds no labels."""
+    """A label atlas or mask; kept until the file changes. Raises ValueError where there is none, or an image without labels."""
+    if not path.exists():
+        raise ValueError(f"the atlas or mask {path} is not there; correct `positions` or `mask`.")
     return _atlas(path, path.stat().st_mtime_ns)
 
 
@@ -59,12 +61,15 @@ def read_atlas(path: Path) -> Atlas:
 def _atlas(path: Path, _changed: int) -> Atlas:
     import nibabel
 
-    image: Any = nibabel.load(path)
-    values = np.asarray(image.dataobj)
+    try:
+        image: Any = nibabel.load(path)
+        values = np.asarray(image.dataobj)
+    except Exception as error:  # whatever a damaged file does to its parsers
+        raise ValueError(f"{path} is damaged or no NIfTI ({error}); get it again.") from None
     values = values.reshape(values.shape[:3]) if values.ndim > 3 and set(values.shape[3:]) == {1} else values
     if values.ndim != 3:
         raise ValueError(f"{path} has the shape {values.shape}; an atlas of labels is one volume.")
-    labels = values.astype(np.int32)
+    labels = np.nan_to_num(values, nan=-1).astype(np.int32)
     if (labels != values).any() or labels.min() < 0 or not labels.any():
         raise ValueError(f"{path} is no atlas of labels: voxels need whole numbers from 0, and some must be above.")
     return Atlas(labels, image.affine)

@@ -121,4 +121,4 @@ def _spike_train(times: Array, beside: Mapping[str, Array], signal: SignalSpec) 
     if len(seconds) != len(index):
         raise ValueError(f"{len(seconds)} spike times but {signal.unit_counts or signal.unit_index!r} speaks of {len(index)}.")
     order = np.argsort(seconds, kind="stable")
-    return SpikeTrain(seconds[order], index[order], signal.ch_names or tuple(f"{u:g}" for u in labels), signal.modality)
+    return SpikeTrain(seconds[order], index[order], signal.ch_names or tuple(map(str, as_texts(labels))), signal.modality)

@@ -44,11 +44,13 @@ def _textgrid(path: Path) -> dict[str, Intervals]:
     tokens = _tokens(_text(path))
     try:
         if (next(tokens), next(tokens)) != ("ooTextFile", "TextGrid"):
-            raise ValueError(f"{path} is no TextGrid in Praat's long or short text format; save it as one of these.")
+            raise ValueError("it does not begin like one")
         _span, has_tiers = (next(tokens), next(tokens)), next(tokens)
         tiers = [_tier(tokens) for _ in range(int(next(tokens)) if has_tiers == "exists" else 0)]
     except StopIteration:
         raise ValueError(f"{path} ends before its last tier does; it is cut short or empty, get it again.") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is no TextGrid in Praat's long or short text format ({error}); save it as one of these.") from None
     if len({name for name, _ in tiers}) < len(tiers) or not tiers:
         raise ValueError(f"{path} has the tiers {', '.join(name for name, _ in tiers) or 'none'}; it needs some, each with its own name.")
     return dict(tiers)

@@ -1,13 +1,12 @@
 """Who was recorded: the card's own words joined with its table of subjects (phenotype, participants.tsv)."""
 
-import csv
 import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from neurofm_ml.data.readers.tables import is_number
+from neurofm_ml.data.readers.tables import is_number, read_table
 from neurofm_ml.data.readers.variables import load_columns
 from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, SubjectTable, data_root, fill
 from neurofm_ml.types import Subject
@@ -39,13 +38,13 @@ def subject_of(card: DatasetCard, spec: RecordingSpec) -> Subject:
 @functools.lru_cache(maxsize=4)
 def _rows(path: Path, key: str, _changed: int) -> Mapping[str, list[Mapping[str, str]]]:
     """Rows of a table (one per subject, where it is right) by the text in column `key`, without its leading zeros; kept until the file changes."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-        if key not in (reader.fieldnames or ()):
-            raise ValueError(f"{path} has no column {key!r}; it has {', '.join(reader.fieldnames or ())}.")
-        rows: dict[str, list[Mapping[str, str]]] = {}
-        for row in reader:
-            rows.setdefault(row[key].lstrip("0"), []).append(row)
+    table = read_table(path)
+    if key not in table.header:
+        raise ValueError(f"{path} has no column {key!r}; it has {', '.join(table.header)}.")
+    rows: dict[str, list[Mapping[str, str]]] = {}
+    for cells in table.rows:
+        row = dict(zip(table.header, cells, strict=True))
+        rows.setdefault(row[key].lstrip("0"), []).append(row)
     return rows
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -48,8 +49,13 @@ def read_table(path: Path, headed: bool = True) -> TextTable:
     body = [(number, text) for number, text in numbered if not text.startswith("#")]
     if not body:
         raise ValueError(f"{path} holds no numbers; it is empty or all comments.")
-    separator = next((s for s in (",", ";", "\t") if s in body[0][1]), None)
-    lines, rows = [number for number, _ in body], _split([text for _, text in body], separator)
+    separator = next((s for s in separators(path) if s in body[0][1]), None)
+    try:
+        lines, rows = [number for number, _ in body], _split([text for _, text in body], separator)
+    except csv.Error as error:
+        raise ValueError(f"{path} is no text of columns ({error}); it is damaged, get it again.") from None
+    if len(rows) != len(lines):
+        raise ValueError(f"{path} has cells that go on in the next line; write each row on one line.")
     for number, row in zip(lines, rows, strict=True):
         if len(row) != len(rows[0]):
             raise ValueError(
@@ -78,7 +84,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     try:
         with opener(path, "rt", encoding="utf-8-sig") as file:
             return [(k, text.rstrip("\r\n")) for k, text in enumerate(file, 1) if text.strip()]
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is no text that can be read ({error}); get the file again or give it its format's extension.") from None
 
 
@@ -94,7 +100,15 @@ def _commented_header(comments: Sequence[str], separator: str | None, width: int
     return words if len(words) == width and all(words) else ()
 
 
+def separators(path: Path) -> tuple[str, ...]:
+    """What may part columns, in order of looking; blanks do where none of them is there."""
+    return ("\t", ",", ";") if ".tsv" in path.suffixes else (",", ";", "\t")
+
+
 def as_number(cell: str) -> float:
+    """Raises ValueError for a word; "2024_01" is one, though Python reads it as a number."""
+    if "_" in cell:
+        raise ValueError(f"could not convert string to float: {cell!r}")
     return np.nan if cell in MISSING else float(cell)
 
 

@@ -10,6 +10,7 @@ them are not in the files. The fourth letter of the participant's code says alco
 
 import gzip
 import re
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -40,7 +41,7 @@ def read_trial(path: Path) -> Trial:
     try:
         with gzip.open(path, "rt") as file:
             lines = file.read().splitlines()
-    except (EOFError, OSError, UnicodeDecodeError) as error:
+    except (EOFError, OSError, UnicodeDecodeError, zlib.error) as error:
         raise ValueError(f"{path} is damaged or cut short ({error}); get it again.") from None
     header = re.search(r"^# (S\d .+?)\s*, trial (\d+)", "\n".join(lines), re.MULTILINE)
     ch_names = tuple(m[1] for line in lines if (m := re.match(r"# (\w+) chan \d+", line)))

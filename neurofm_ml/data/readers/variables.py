@@ -2,13 +2,13 @@
 poses and of aligned words."""
 
 import fnmatch
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from neurofm_ml.data.readers import pose, rdata, speech
+from neurofm_ml.data.readers.hdf5 import open_hdf5
 from neurofm_ml.data.readers.numbers import read_numbers
 from neurofm_ml.data.readers.tables import read_table
 from neurofm_ml.types import Array
@@ -50,6 +50,8 @@ def rows_where(path: Path, where: Mapping[str, str], arrays: Sequence[Array]) ->
     if not keep.any():
         held = "; ".join(f"{name} holds {', '.join(np.unique(column)[:10])}" for name, column in columns.items())
         raise ValueError(f"{path} has no row where {', '.join(f'{n} is {w!r}' for n, w in where.items())}; {held}.")
+    if any(len(array) != len(keep) for array in arrays):
+        raise ValueError(f"{path}: {', '.join(where)} have {len(keep)} rows, other variables {[len(a) for a in arrays]}; they must agree.")
     return [array[keep] for array in arrays]
 
 
@@ -113,18 +115,20 @@ def _pick(path: Path, name: str, present: Sequence[str]) -> str:
 
 def _from_matlab(path: Path, names: Sequence[str]) -> list[Array]:
     """Fields of structs are reached by ``struct/field``. Vectors come as (n,)."""
+    from h5py import is_hdf5
     from pymatreader import read_mat, whosmat
-    from scipy.io.matlab import MatReadError
 
-    damage = (ValueError, OSError, TypeError, IndexError, MatReadError, zlib.error)
     try:
+        if is_hdf5(path):
+            with open_hdf5(path):
+                pass
         present = [name for name, _, _ in whosmat(path)]
-    except damage as error:
+    except Exception as error:  # whatever a damaged file does to the parser
         raise ValueError(f"{path} is damaged, cut short or no MATLAB file ({error}); get it again.") from None
     roots = [_pick(path, name.split("/")[0], present) for name in names]
     try:
         loaded = read_mat(path, variable_names=list(dict.fromkeys(roots)))
-    except damage as error:
+    except Exception as error:  # as above
         raise ValueError(f"{path} is damaged or cut short ({error}); get it again.") from None
     return [_field(path, loaded[root], name.split("/")[1:]) for root, name in zip(roots, names, strict=True)]
 
@@ -148,23 +152,21 @@ def _as_array(value: object) -> Array:
 def _from_hdf5(path: Path, names: Sequence[str]) -> list[Array]:
     import h5py
 
-    try:
-        with h5py.File(path) as file:
-            present: list[str] = []
-            file.visititems(lambda name, item: present.append(name) if isinstance(item, h5py.Dataset) else None)
-            return [np.asarray(file[_pick(path, name, present)][()]) for name in names]
-    except OSError as error:
-        raise ValueError(f"{path} is damaged or cut short ({error}); get it again.") from None
+    with open_hdf5(path) as file:
+        present: list[str] = []
+        file.visititems(lambda name, item: present.append(name) if isinstance(item, h5py.Dataset) else None)
+        return [np.asarray(file[_pick(path, name, present)][()]) for name in names]
 
 
 def _from_npz(path: Path, names: Sequence[str]) -> list[Array]:
+    import zlib
     from zipfile import BadZipFile
 
     try:
         with np.load(path, allow_pickle=False) as file:
             picked = [_pick(path, name, file.files) for name in names]
             return [_unpickled(path, name, file) for name in picked]
-    except (BadZipFile, EOFError) as error:
+    except (BadZipFile, EOFError, OSError, NotImplementedError, zlib.error) as error:
         raise ValueError(f"{path} is damaged or cut short ({error}); get it again.") from None
 
 

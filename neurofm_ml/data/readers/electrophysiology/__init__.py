@@ -6,7 +6,6 @@ the file until they are asked for.
     sizes.py   whether files are whole, where MNE would read what is left of them
 """
 
-import configparser
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -35,7 +34,6 @@ _TYPES: Mapping[str, tuple[str, str]] = {
 
 #: What MNE only warns of although samples are missing.
 _DAMAGE = r"(?i).*(truncat|incomplete|corrupt|damaged|outside (the )?data range)"
-_FAULTS = (ValueError, OSError, EOFError, RuntimeError, TypeError, KeyError, IndexError, configparser.Error, Warning)
 
 
 def read_recording(card: DatasetCard, spec: RecordingSpec) -> Recording:
@@ -86,7 +84,7 @@ def _guarded(path: Path, read: Callable[[], T]) -> T:
             warnings.simplefilter("ignore", RuntimeWarning)
             warnings.filterwarnings("error", message=_DAMAGE, category=RuntimeWarning)
             return read()
-    except _FAULTS as error:
+    except Exception as error:  # whatever a damaged file does to its parsers
         raise ValueError(f"{path} cannot be read by MNE ({error}); it is damaged, cut short or not continuous: get it again.") from None
 
 
@@ -106,7 +104,8 @@ def _recording(path: Path, info: Any, sfreq: float, values: Callable[[list[int]]
         signals[kind] = Signal(values(picks), sfreq, modality, 0.0, names, _positions(info, picks), unit)
     left_out = [name for name, t in zip(info.ch_names, types, strict=True) if t not in _TYPES]
     if not signals:
-        raise ValueError(f"{path} has no channel that NeuroFM knows; its channels are {', '.join(left_out) or 'none'}.")
+        held = f"its channels are {', '.join(left_out)}" if left_out else "it has none, annotations at most"
+        raise ValueError(f"{path} has no channel that NeuroFM knows; {held}.")
     name = path.name.split(".")[0]
     notes = {"left out": left_out, "marked as bad:": info["bads"], f"brought to {sfreq:g} Hz by MNE:": slower_channels(path)}
     return Recording(

@@ -1,8 +1,11 @@
-"""Whether a file is as long as its header says: EDF, BDF, BrainVision and EEGLAB, where MNE reads what is left of it."""
+"""Whether a file is as long as its header says: EDF, BDF and BrainVision, where MNE reads what is left of it."""
 
 import re
 from pathlib import Path
 from typing import NamedTuple
+
+from neurofm_ml.data.readers.base import naming
+from neurofm_ml.knowledge.cards import check_inside
 
 #: BrainVision's number formats, in bytes.
 _BYTES = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4, "IEEE_FLOAT_64": 8}
@@ -59,26 +62,34 @@ def _check_brainvision(path: Path) -> None:
     """The data are as many frames as the header states (`DataPoints`), else a whole number, and no marker lies beyond them."""
     head = _text(path)
     data, n_chans, kind = (_field(head, name) for name in ("DataFile", "NumberOfChannels", "BinaryFormat"))
-    if data is None or n_chans is None or kind not in _BYTES:
+    if data is None or not (n_chans or "").isdecimal() or kind not in _BYTES:
         return  # text, or no header at all, which MNE tells
+    with naming(path):
+        check_inside("DataFile", data)
+        check_inside("MarkerFile", _field(head, "MarkerFile") or "")
     file = path.parent / data
     if not file.exists():
         raise ValueError(f"{path}: its data file {file.name} is not there; put the two side by side.")
-    frame, size = int(n_chans) * _BYTES[kind], file.stat().st_size
+    frame, size = max(int(n_chans or 0), 1) * _BYTES[kind], file.stat().st_size
     if size % frame:
         raise ValueError(f"{file} is cut short: its {size} bytes are no whole number of frames of {frame} bytes; get it again.")
     stated, last = _field(head, "DataPoints"), _last_marker(path, head)
-    if stated and int(stated) != size // frame:
+    if stated and stated != str(size // frame):
         raise ValueError(f"{file} is cut short: its header states {stated} data points, the file has {size // frame}; get it again.")
     if last > size // frame:
         raise ValueError(f"{file}: its data end at point {size // frame} but a marker lies at {last}; the file is cut short, get it again.")
 
 
 def _last_marker(path: Path, head: str) -> int:
-    """Data point of the last marker, 0 without any."""
-    markers = path.parent / (_field(head, "MarkerFile") or "")
-    if not markers.is_file():
+    """Data point of the last marker, 0 without any. Raises ValueError for a marker file that is named but not there."""
+    name = _field(head, "MarkerFile")
+    if not name:
         return 0
+    markers = path.parent / name
+    if not markers.is_file() or not _text(markers).startswith("Brain"):
+        raise ValueError(
+            f"{path}: its marker file {name} is not there or is none; without it all events are lost. Put it beside the header."
+        )
     points = re.findall(r"^Mk\d+=[^,]*,[^,]*,(\d+)", _text(markers), re.MULTILINE)
     return max(map(int, points), default=0)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from neurofm_ml.data.readers.adopt import adopt, data_file
 from neurofm_ml.data.readers.base import naming
+from neurofm_ml.data.readers.hdf5 import open_hdf5
 from neurofm_ml.data.readers.nwb.series import modality_of, read_series
 from neurofm_ml.data.readers.nwb.sweeps import lay_sweeps
 from neurofm_ml.data.readers.nwb.tables import read_instants, read_intervals, read_spikes, read_subject
@@ -35,25 +36,46 @@ def is_nwb(path: Path, head: bytes) -> bool:
     """Whether an HDF5 file or a Zarr folder says which version of NWB it is."""
     if path.is_dir():
         attributes = path / ".zattrs"
-        return attributes.exists() and "nwb_version" in json.loads(attributes.read_text())
+        return attributes.exists() and '"nwb_version"' in attributes.read_text(errors="replace")
     if not head.startswith(_HDF5):
         return False
-    import h5py
-
-    try:
-        with h5py.File(path) as file:
-            return "nwb_version" in file.attrs
-    except OSError:
-        return False
+    with open_hdf5(path) as file:
+        return "nwb_version" in file.attrs
 
 
 def read_file(path: Path) -> Recording:
     """One NWB file or Zarr folder. Raises ValueError naming file and field for a damaged file and for nonsense times."""
+    _check_links(path)
     try:
         with _open(path) as io:
             return _recording(io.read(), path)
-    except (OSError, KeyError, TypeError, RuntimeError) as error:
+    except Exception as error:  # whatever a damaged file does to pynwb
+        if str(error).startswith(str(path)):
+            raise
         raise ValueError(f"{path} is damaged, cut short or no NWB file ({error}); get it again.") from None
+
+
+def _check_links(path: Path) -> None:
+    """Raises ValueError for a file or folder that points to data in another one, which would be read without being named."""
+    if not path.is_dir():
+        with open_hdf5(path):
+            return
+    for file in (*path.rglob(".zattrs"), *path.glob(".zmetadata")):
+        with naming(file):
+            if outside := sorted({*_sources(json.loads(file.read_text()))} - {".", ""}):
+                raise ValueError(f"it points to {outside[0]!r}; only what a file holds itself is read. Export it again without links.")
+
+
+def _sources(attributes: Any) -> Iterator[str]:
+    """The files that links and references of Zarr attributes name; "." is their own."""
+    if isinstance(attributes, list):
+        for item in attributes:
+            yield from _sources(item)
+    elif isinstance(attributes, dict):
+        if {"source", "path"} <= attributes.keys():
+            yield str(attributes["source"])
+        for item in attributes.values():
+            yield from _sources(item)
 
 
 def _open(path: Path) -> Any:

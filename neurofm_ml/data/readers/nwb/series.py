@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from neurofm_ml.data.lazy import ReadRows, lazy
-from neurofm_ml.data.readers.base import check_times, series_from_times
+from neurofm_ml.data.readers.base import check_times, naming, series_from_times
 from neurofm_ml.types import Array, Series, Signal
 
 #: NWB's coordinates of electrodes are microns.
@@ -86,7 +86,7 @@ def _rows(data: Any) -> ReadRows:
     path, name = Path(data.file.filename), data.name
 
     def read(start: int, stop: int) -> Array:
-        with h5py.File(path) as file:
+        with naming(f"{path}, {name}"), h5py.File(path) as file:
             return np.asarray(file[name][start:stop])
 
     return read
