@@ -21,7 +21,7 @@ setup: .venv/.stamp  ## the virtual environment, with the tested set of packages
 	test -n "$$found" || { echo "make: no Python 3.11 or newer on the PATH; install one (python3.12, say) and run make again."; exit 1; }; \
 	test -x $(PY) || { echo "Making .venv with $$($$found --version)"; $$found -m venv .venv; }
 	@echo "Installing packages into .venv; the first time takes minutes."
-	@$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[assets,dev]'
+	@$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[assets,control,dev]'
 	@touch $@
 
 demo: setup  ## the whole graph at size tiny, from raw recordings to a release bundle
