@@ -51,7 +51,11 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     missing = sorted(n for n, f in fields.items() if n not in values and _required(f))
     if missing:
         raise ValueError(f"{at} needs {', '.join(map(repr, missing))}.")
-    return cls(**{k: _coerce(hints[k], v, f"{at}.{k}") for k, v in values.items()})
+    coerced = {k: _coerce(hints[k], v, f"{at}.{k}") for k, v in values.items()}
+    try:
+        return cls(**coerced)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}" if where else str(error)) from None
 
 
 def _required(field: dataclasses.Field[Any]) -> bool:
@@ -100,7 +104,19 @@ def _coerce_union(members: tuple[Any, ...], value: Any, where: str) -> Any:
     raise ValueError(errors[0] if len(errors) == 1 else f"{where} is {value!r}; it fits none of {', '.join(map(_spell, members))}.")
 
 
+_WORDS = {
+    float: "a number",
+    int: "a whole number",
+    bool: "true or false",
+    str: "a word",
+    tuple[str, ...]: "a list of words",
+    tuple[float, ...]: "a list of numbers",
+}
+
+
 def _spell(hint: Any) -> str:
+    if hint in _WORDS:
+        return _WORDS[hint]
     return getattr(hint, "__name__", str(hint)) if typing.get_origin(hint) is None else str(hint).replace("typing.", "")
 
 

@@ -45,7 +45,11 @@ def ingest(cfg: IngestConfig, raw: list[Path], out: Path, before: Path | None = 
     linked = _link(card, before, out / "recordings")
     rows = [_row(recording) for recording in _gathered(card, set(linked), out / "recordings")]
     if not rows:
-        raise ValueError(f"{card.name}: no recording in {len(raw)} raw files; get them from {card.source} and point NEUROFM_DATA at them.")
+        where = (data_root(card) or Path("NEUROFM_DATA, which is not set, ")) / card.pattern
+        raise ValueError(
+            f"{card.name}: no recording in {len(raw)} raw files, looked for as {where}; get them from {card.source} and point "
+            "NEUROFM_DATA at them, or correct the card's root and pattern."
+        )
     table = pd.DataFrame(rows)
     table.drop(columns="channels").to_parquet(out / "recordings.parquet", index=False)
     (out / "card.json").write_text(json.dumps(to_dict(card), indent=1))
@@ -103,7 +107,17 @@ def _gathered(card: DatasetCard, linked: set[str], folder: Path) -> Iterator[Rec
     missing = tuple(spec for spec in specs if spec.id not in linked)
     fresh = iter(READERS[card.reader](replace(card, recordings=missing))) if missing or not specs else iter(())
     for spec in tqdm(specs, desc=f"ingest {card.name}", unit="recording"):
-        yield load_recording(folder / spec.id) if spec.id in linked else _saved(next(fresh), folder)
+        yield load_recording(folder / spec.id) if spec.id in linked else _saved(_next(fresh, card, spec), folder)
+
+
+def _next(fresh: Iterator[Recording], card: DatasetCard, spec: RecordingSpec) -> Recording:
+    """The next recording, which is `spec`. What is wrong with one that the card's pattern found can be gone round."""
+    try:
+        return next(fresh)
+    except ValueError as error:
+        if card.recordings:
+            raise
+        raise ValueError(f"{error} To go on without it, write in the card: leave_out: {{{spec.id}: why}}.") from None
 
 
 def _saved(recording: Recording, folder: Path) -> Recording:

@@ -292,7 +292,9 @@ class DatasetCard:
                 )
         check_inside("pattern", self.pattern)
         if ".." in PurePosixPath(self.root).parts:
-            raise ValueError(f"root is {self.root!r}; it must not climb out with '..'.")
+            raise ValueError(
+                f"root is {self.root!r}; it must not climb out with '..': give the whole path, or put the card above its files."
+            )
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -322,9 +324,18 @@ def read_card(path: Path) -> DatasetCard:
         if not isinstance(values, dict):
             raise ValueError("it holds no fields; write 'name: ...', 'title: ...' and so on.")
         card = from_dict(DatasetCard, values, "card")
-    except (ValueError, yaml.YAMLError) as error:
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}{unreadable(error)}") from None
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return replace(card, root=root_beside(card, path))
+
+
+def unreadable(error: yaml.YAMLError) -> str:
+    """What is wrong with YAML on one line, to follow the file's name."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f", line {error.problem_mark.line + 1}, is no YAML: {error.problem}; look at that line and the one before."
+    return f" is no YAML: {error}."
 
 
 def root_beside(card: "Rooted", path: Path) -> str:
@@ -437,7 +448,9 @@ def recording_files(card: DatasetCard, spec: RecordingSpec, pattern: str) -> lis
     if root is None:
         raise ValueError(f"{card.name}/{spec.id}: NEUROFM_DATA is unset; point it at the folder that holds {card.root}.")
     if not (files := sorted(root.glob(fill(pattern, spec)))):
-        raise ValueError(f"{card.name}/{spec.id}: no file matches {root / fill(pattern, spec)}; get it from {card.source}.")
+        raise ValueError(
+            f"{card.name}/{spec.id}: no file matches {root / fill(pattern, spec)}; get it from {card.source}, or correct the pattern."
+        )
     return files
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 import yaml
 
 from neurofm_ml.config import from_dict
-from neurofm_ml.knowledge.cards import root_beside
+from neurofm_ml.knowledge.cards import root_beside, unreadable
 from neurofm_ml.registry import Registry
 
 T = TypeVar("T")
@@ -21,7 +21,9 @@ def read_yaml_card(cls: type[T], path: Path) -> T:
     """One card of the class `cls`. Raises ValueError naming file and field. Its root is as that of a dataset's card."""
     try:
         card: Any = from_dict(cls, yaml.safe_load(path.read_text()) or {}, "card")
-    except (ValueError, yaml.YAMLError) as error:
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}{unreadable(error)}") from None
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return cast(T, replace(card, root=root_beside(card, path)))
 

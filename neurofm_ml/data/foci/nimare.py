@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def read_json(path: Path) -> Foci:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
             content = json.load(file)
         rows = list(_of_studyset(content) if "studies" in content else _of_dataset(content))
-    except (KeyError, TypeError, AttributeError, ValueError, EOFError, OSError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{path} is damaged or no JSON of NiMARE ({type(error).__name__}: {error}); get it again.") from None
     return as_foci(rows, path.name)
 

@@ -27,7 +27,9 @@ def read_sleuth(path: Path) -> Foci:
     reference = _REFERENCE.match(lines[0][1]) if lines else None
     space = space_of(reference[1]) if reference else ""
     if space not in ("MNI", "TAL"):
-        raise ValueError(f"{path}, line 1: Sleuth text begins with '// Reference=MNI' or '// Reference=Talairach'; it is {lines[:1]}.")
+        raise ValueError(
+            f"{path}, line 1: Sleuth text begins with '// Reference=MNI' or '// Reference=Talairach'; it is {lines[0][1] if lines else ''!r}."
+        )
     rows: list[Row] = []
     heading: list[str] = []
     size: int | None = None

@@ -413,7 +413,9 @@ def test_fetch_says_what_differs_and_what_the_card_does_not_find(
     ("words", "code", "match"),
     [
         (["fetch", "nine"], 2, "Unknown dataset 'nine'. Did you mean 'mine'?"),
-        (["fetch", "simulation"], 2, "simulation names no archive; get its files from neurofm_ml.data.simulate"),
+        (["fetch", "simulation"], 2, "simulation needs no files: it is made when it is read."),
+        (["fetch", "abide1_phenotype"], 2, "abide1_phenotype names no archive; get its files from http"),
+        (["fetch", "laird"], 2, "laird names no archive; get its files from http"),
         (["fetch", "zenodoo:7", "--to", "x"], 2, "Unknown archive 'zenodoo'. Did you mean 'zenodo'?"),
         (["fetch", "zenodo:7"], 2, "say where the files of zenodo:7 go by --to DIR"),
         (["fetch", "mine", "--include", "*.edf"], 2, "zenodo 7: no file matches *.edf; correct id, version or include. Access: sign at X."),

@@ -127,7 +127,7 @@ def test_a_table_longer_than_its_recording_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "described", "match"),
     [
-        ("onset\n1\n", {"label": "kind"}, r"a.csv, intervals 'trials': .*a.csv has no variable 'kind'; it holds onset"),
+        ("onset\n1\n", {"label": "kind"}, r"intervals 'trials': .*a.csv has no variable 'kind'; it holds onset"),
         ("onset,duration\n1,2\nn/a,3\n", {}, r"row 2 of 'onset' says no time"),
         ("onset,duration\n1,2\nlate,3\n", {}, r"row 2 of 'onset' holds 'late', which is no time"),
         ("onset,duration\n1,-2\n", {"duration": "duration"}, r"interval 0 ends at -1 before it starts at 1"),

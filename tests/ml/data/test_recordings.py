@@ -178,7 +178,7 @@ def test_ingest_blocks_what_the_card_does_not_expect(my_data: Path, tmp_path_fac
 
 def test_ingest_refuses_a_dataset_that_is_not_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NEUROFM_DATA", str(tmp_path))
-    with pytest.raises(ValueError, match=r"uci_eeg: no recording in 0 raw files; get them from https.* NEUROFM_DATA"):
+    with pytest.raises(ValueError, match=r"uci_eeg: no recording in 0 raw files, looked for as .*gz; get them from https.* NEUROFM_DATA, or correct"):
         ingest(IngestConfig(dataset="uci_eeg"), [], tmp_path)
 
 

@@ -83,13 +83,13 @@ def test_without_data_only_the_simulation_is_here() -> None:
     [
         ({"licens": "CC0"}, "mine.yaml: card has no field 'licens'. Did you mean 'licence'?"),
         ({"signals": {"lfp": {"modality": "lfp", "sfrq": 1}}}, r"card.signals\['lfp'\] has no field 'sfrq'. Did you mean 'sfreq'?"),
-        ({"signals": {"lfp": {"modality": "lfp", "sfreq": "fast"}}}, r"card.signals\['lfp'\].sfreq is 'fast'; it needs float"),
+        ({"signals": {"lfp": {"modality": "lfp", "sfreq": "fast"}}}, r"card.signals\['lfp'\].sfreq is 'fast'; it needs a number"),
         ({"signals": {"lfp": {"modality": "lpf"}}}, "modality is 'lpf'; allowed: spikes"),
         ({"signals": {"lfp": {"modality": "lfp", "sfreq": 0}}}, "sfreq is 0.0; it needs a positive rate"),
         ({"signals": {"LFP": {"modality": "lfp"}}}, "'LFP' is no name"),
-        ({"grid_hz": None}, "card.grid_hz is None; it needs float"),
+        ({"grid_hz": None}, "card.grid_hz is None; it needs a number"),
         ({"window_s": -1}, "window_s is -1.0; it must be positive"),
-        ({"redistribute": "yes"}, "card.redistribute is 'yes'; it needs bool"),
+        ({"redistribute": "yes"}, "card.redistribute is 'yes'; it needs true or false"),
         (
             {"split": {"kind": "animal"}},
             "card.split.kind is 'animal'; allowed: 'block', 'recording', 'session', 'subject', 'family', 'site'",
@@ -97,7 +97,7 @@ def test_without_data_only_the_simulation_is_here() -> None:
         ({"tasks": [{"name": "t", "target": "speeed", "inputs": ["lfp"]}]}, "task 't' names speeed; the signals are lfp, speed"),
         ({"pattern": "../{id}.csv"}, "pattern is '../{id}.csv'; it must stay inside the card's root"),
         ({"pattern": "/etc/{id}"}, "it must stay inside the card's root"),
-        ({"root": "../elsewhere"}, "root is '../elsewhere'; it must not climb out"),
+        ({"root": "../elsewhere"}, "root is '../elsewhere'; it must not climb out with '..': give the whole path"),
         ({"recordings": [{"id": "a", "subjct": {"id": "b"}}]}, r"card.recordings\[0\] has no field 'subjct'. Did you mean 'subject'?"),
         ({"recordings": [{"id": "a", "span": [2, 1]}]}, "recording 'a': span is 2.0 to 1.0; the end must follow"),
         ({"recordings": [{"id": "../a"}]}, "recording id is '../a'; it names a folder"),
@@ -119,7 +119,7 @@ def test_a_wrong_card_is_refused(tmp_path: Path, changes: dict[str, object], mat
 
 
 @pytest.mark.parametrize(
-    ("text", "match"), [("", "it holds no fields"), ("name: [", "mine.yaml: while parsing"), ("- a\n", "holds no fields")]
+    ("text", "match"), [("", "it holds no fields"), ("name: [", "mine.yaml, line 1, is no YAML: expected the node content"), ("- a\n", "holds no fields")]
 )
 def test_a_file_that_is_no_card_is_refused(tmp_path: Path, text: str, match: str) -> None:
     path = tmp_path / "mine.yaml"
@@ -152,7 +152,7 @@ def test_a_wrong_card_takes_no_other_away(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "wrong.yaml").write_text("name: [")
     monkeypatch.setenv("NEUROFM_CARDS", str(tmp_path))
     assert {"mine", "simulation"} < set(datasets())
-    assert [said.split(":")[0] for said in mistakes()] == [str(tmp_path / "wrong.yaml")]
+    assert [said.split(",")[0] for said in mistakes()] == [str(tmp_path / "wrong.yaml")]
 
 
 def test_a_cards_folder_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
