@@ -6,6 +6,7 @@ Dagster concepts: declarative automation, freshness policies.
 """
 
 from datetime import timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -23,7 +24,7 @@ UNSETTLED = (
 ).with_label("an input is being made")
 
 
-def when_changed(*inputs: str) -> dg.AutomationCondition[dg.AssetKey]:
+def when_changed(*inputs: str) -> dg.AutomationCondition[Any]:
     """A partition, once the contents of the named inputs have changed and all inputs are whole and at rest.
 
     The trigger is a changed data version: an input that was made again and came out the same starts nothing. It is kept until
@@ -34,7 +35,7 @@ def when_changed(*inputs: str) -> dg.AutomationCondition[dg.AssetKey]:
     return (trigger & ~UNSETTLED & ~BLOCKED).with_label(f"{' or '.join(inputs)} changed")
 
 
-def when_complete(*inputs: str) -> dg.AutomationCondition[dg.AssetKey]:
+def when_complete(*inputs: str) -> dg.AutomationCondition[Any]:
     """As `when_changed`, and every input of the partition is here."""
     whole = when_changed(*inputs) & ~dg.AutomationCondition.any_deps_missing()
     return whole.with_label(f"{' or '.join(inputs)} changed, all inputs here")

@@ -1,0 +1,48 @@
+"""Automation: what starts by itself, and what of it is on from the beginning.
+
+Work on a GPU never starts by condition: one unguarded condition over partitions launches all of them at once. A test
+holds this. What is on by default costs nothing that was not asked for: assets without GPU follow their inputs, failures are
+written down, and Jobs of cancelled runs are removed.
+Dagster concepts: jobs, schedules, sensors, automation conditions.
+"""
+
+import dagster as dg
+
+from neurofm_assets.automation.arrivals import new_raw_files
+from neurofm_assets.automation.failures import failure_records
+from neurofm_assets.automation.janitor import janitor
+from neurofm_assets.automation.jobs import STEPS, judge
+from neurofm_assets.automation.retraining import new_shards
+from neurofm_assets.automation.schedules import nightly_quality, weekly_pretraining
+
+data_and_baselines = dg.AutomationConditionSensorDefinition(
+    "data_and_baselines",
+    target=["quality", "shards", "scaler", "baselines"],
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Data and baselines follow what they are made from.",
+)
+after_training = dg.AutomationConditionSensorDefinition(
+    "after_training",
+    target=["onnx", "model_card", "bundle"],
+    default_status=dg.DefaultSensorStatus.STOPPED,
+    description="Releases follow their models.",
+)
+
+JOBS = [*STEPS, judge]
+SCHEDULES = [nightly_quality, weekly_pretraining]
+CONDITION_SENSORS = [data_and_baselines, after_training]
+SENSORS: list[dg.SensorDefinition] = [new_raw_files, new_shards, failure_records, janitor, *CONDITION_SENSORS]
+
+__all__ = [
+    "CONDITION_SENSORS",
+    "JOBS",
+    "SCHEDULES",
+    "SENSORS",
+    "STEPS",
+    "failure_records",
+    "janitor",
+    "new_raw_files",
+    "new_shards",
+    "nightly_quality",
+    "weekly_pretraining",
+]
