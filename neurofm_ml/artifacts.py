@@ -23,6 +23,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from neurofm_ml import gang
-from neurofm_ml.files import file_hash, home, write_json
+from neurofm_ml.files import file_hash, home, locked, write_json
 from neurofm_ml.s3 import IN_FLIGHT, ObjectStore
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ def twin(folder: Path) -> ObjectStore | None:
     """The place of a local folder in the shared store; None where there is no store, or the folder lies outside the home."""
     if not (url := os.environ.get("NEUROFM_STORE")):
         return None
-    if not url.startswith("s3://"):
+    if not re.match("s3://[^/]", url):
         raise ValueError(f"NEUROFM_STORE is {url!r}; it must be s3://bucket/prefix, or not be set.")
     inside = folder.resolve()
     return ObjectStore(f"{url.rstrip('/')}/{inside.relative_to(home()).as_posix()}") if inside.is_relative_to(home()) else None
@@ -108,11 +109,12 @@ def fetch(artifact: Path, names: Iterable[str] | None = None) -> None:
     if store is None or result is None:
         raise ValueError(f"{artifact} is neither here nor in the store (NEUROFM_STORE); materialise it first.")
     digests = {**result["artifacts"], JOB: None}
-    wanted = {f"{_folder(result)}{name}": (artifact / name, digests[name]) for name in (digests if names is None else names)}
-    with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="fetch") as pool:
+    wanted = {f"{_folder(result)}{name}": (_within(artifact, name), digests[name]) for name in (digests if names is None else names)}
+    artifact.mkdir(parents=True, exist_ok=True)
+    with locked(artifact.with_name(f".{artifact.name}.fetch.lock")), ThreadPoolExecutor(IN_FLIGHT, "fetch") as pool:
         list(pool.map(lambda name: _bring(store, name, *wanted[name]), wanted))
-    if names is None:
-        write_json(artifact / RESULT, result)
+        if names is None:
+            write_json(artifact / RESULT, result)
 
 
 def files_url(artifact: Path) -> str:
@@ -130,12 +132,20 @@ def _folder(result: Mapping[str, Any]) -> str:
     return f"files-{result['data_version']}/"
 
 
+def _within(folder: Path, name: str) -> Path:
+    """Where a file goes that the store names."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{name!r} is named by the store and lies outside {folder}; do not use what is there.")
+    return path
+
+
 def _bring(store: ObjectStore, name: str, path: Path, digest: str | None) -> None:
-    """One file from the store, unless it is here; `digest` is its sha256, None where nobody vouches for it (job.json)."""
+    """One file from the store, unless it is here; `digest` is its sha256, None for job.json, which no result describes."""
     if digest and path.exists() and file_hash(path) == digest:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial, found = path.with_name(f".{path.name}.{os.getpid()}.part"), hashlib.sha256()
+    partial, found = path.with_name(f".{path.name}.part"), hashlib.sha256()
     try:
         with partial.open("wb") as file:
             for chunk in store.chunks(name):
@@ -143,7 +153,8 @@ def _bring(store: ObjectStore, name: str, path: Path, digest: str | None) -> Non
                 file.write(chunk)
         if digest and found.hexdigest() != digest:
             raise ValueError(
-                f"{store.url}/{name} is damaged: it does not have the sha256 it was published with; delete {store.url}/ and run the job again."
+                f"{store.url}/{name} is damaged: it does not have the sha256 it was published with; "
+                f"delete {store.url}/ and run the job again."
             )
         partial.replace(path)
     finally:
@@ -196,7 +207,7 @@ def restore_work(work: Path) -> None:
     partial.mkdir(parents=True)
     for name, digest in manifest["files"].items():
         try:
-            _bring(store, f"files/{digest}", partial / name, digest)
+            _bring(store, f"files/{digest}", _within(partial, name), digest)
         except ValueError as error:
             log.warning("%s Going on without it.", error)
     shutil.rmtree(work, ignore_errors=True)

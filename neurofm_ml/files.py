@@ -1,14 +1,17 @@
-"""Files everything else stands on: where artifacts live, whole-or-nothing JSON, content hashes, the commit of the code.
+"""Files everything else stands on: where artifacts live, whole-or-nothing JSON, locks, content hashes, the commit of the code.
 
 A content hash is remembered across processes under `home()`, so that asking whether hundreds of
 raw files have changed costs one `stat` each.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,14 @@ def write_json(path: Path, value: Any) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process, and one thread, at a time; the lock dies with its holder."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def sha256(path: Path) -> str:

@@ -17,7 +17,6 @@ inputs and of its artifact, and a working folder goes on from where another mach
 """
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import platform
@@ -35,7 +34,7 @@ from typing import Any, Literal
 from neurofm_ml import gang, presets
 from neurofm_ml.artifacts import fetch, forget_work, is_shared, publish, read_shared, restore_work, share_current
 from neurofm_ml.config import config, from_dict, to_dict
-from neurofm_ml.files import file_hash, git_revision, write_json
+from neurofm_ml.files import file_hash, git_revision, locked, write_json
 from neurofm_ml.knowledge.cards import datasets
 from neurofm_ml.knowledge.corpora import corpora
 from neurofm_ml.knowledge.tables import tables
@@ -343,7 +342,7 @@ def run(spec: JobSpec) -> JobResult:
     plan = _plan(spec)
     home = Path(spec.out)
     home.mkdir(parents=True, exist_ok=True)
-    with _locked(home / f".{plan.fingerprint}.lock"):
+    with locked(home / f".{plan.fingerprint}.lock"):
         result = _finished(plan)
         if result is None:
             _prepare(plan)
@@ -577,14 +576,6 @@ def _files(folder: Path) -> list[Path]:
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time works on one fingerprint; the lock dies with its holder."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager

@@ -49,9 +49,7 @@ def keys() -> Keys:
     """The keys of the environment."""
     access, secret = os.environ.get("AWS_ACCESS_KEY_ID", ""), os.environ.get("AWS_SECRET_ACCESS_KEY", "")
     if not access or not secret:
-        raise ValueError(
-            "AWS_ACCESS_KEY_ID or AWS_SECRET_ACCESS_KEY is not set; an object store is written with the keys of the environment."
-        )
+        raise ValueError("AWS_ACCESS_KEY_ID or AWS_SECRET_ACCESS_KEY is not set; an object store (NEUROFM_STORE) needs both.")
     return Keys(access, secret, os.environ.get("AWS_SESSION_TOKEN", ""))
 
 
@@ -64,9 +62,7 @@ def sign(method: str, url: str, headers: Mapping[str, str], body_sha256: str, ke
     proven = {**headers, "x-amz-content-sha256": body_sha256, "x-amz-date": moment}
     if keys.token:
         proven["x-amz-security-token"] = keys.token
-    lines = {
-        name.lower(): value.strip() for name, value in sorted({**proven, "host": parts.netloc}.items(), key=lambda pair: pair[0].lower())
-    }
+    lines = dict(sorted((name.lower(), value.strip()) for name, value in {**proven, "host": parts.netloc}.items()))
     names = ";".join(lines)
     request = [method, parts.path or "/", parts.query, *(f"{name}:{value}" for name, value in lines.items()), "", names, body_sha256]
     scope = f"{moment[:8]}/{region}/s3/aws4_request"
@@ -132,12 +128,16 @@ class ObjectStore:
         self._ask("PUT", name, body=data)
 
     def write_first(self, name: str, data: bytes) -> bool:
-        """Put an object where there is none; False when somebody was faster."""
-        answer = self._ask("PUT", name, body=data, headers={"If-None-Match": "*"}, missing=True)
-        if answer.code == "NotImplemented":  # an older server: whoever comes last wins
-            self.write(name, data)
-        # An answer that was lost on its way may have been ours.
-        return answer.status != HTTPStatus.PRECONDITION_FAILED or self.read(name) == data
+        """Put an object where there is none; False when somebody was faster.
+
+        It is asked for before, since older servers take no condition, or take it and write all the same.
+        """
+        if (there := self.read(name)) is None:
+            answer = self._ask("PUT", name, body=data, headers={"If-None-Match": "*"}, missing=True)
+            if answer.code == "NotImplemented":
+                self.write(name, data)
+            there = self.read(name) if answer.status == HTTPStatus.PRECONDITION_FAILED else data
+        return there == data  # what was there may be ours, and the answer lost on its way
 
     def upload(self, files: Mapping[str, Path]) -> None:
         """Put files in their places (name -> file): small ones several at once, large ones in parts."""
@@ -179,7 +179,7 @@ class ObjectStore:
 
     def end_uploads(self) -> None:
         """Drop the parts that killed uploads left, of every object under this URL."""
-        listed = self._ask("GET", None, {"prefix": self._prefix, "uploads": ""})
+        listed = self._ask("GET", None, {"prefix": self._prefix, "uploads": ""}, missing=True)
         for key, upload in zip(listed.texts("Key"), listed.texts("UploadId"), strict=True):
             self._ask("DELETE", key.removeprefix(self._prefix), {"uploadId": upload}, missing=True)
 
@@ -193,11 +193,14 @@ class ObjectStore:
         headers: Mapping[str, str] | None = None,
         missing: bool = False,
     ) -> _Answer:
-        """One signed request about an object, or about the bucket when `name` is None; with `missing`, the caller looks
-        at answers that are no failure of the store: no such object, no such upload, not under this condition."""
-        address = _address(self._bucket) + ("/" if name is None else quote(f"/{self._prefix}{name}"))
-        asked = urlencode(sorted((query or {}).items()), quote_via=quote, safe="")
-        url = f"{address}?{asked}" if asked else address
+        """One signed request about an object, or about the bucket when `name` is None.
+
+        With `missing`, the caller looks at answers that are no failure of the store: no such object or upload,
+        not under this condition, not known to this server.
+        """
+        url = _address(self._bucket) + ("/" if name is None else quote(f"/{self._prefix}{name}"))
+        if query:
+            url = f"{url}?{urlencode(sorted(query.items()), quote_via=quote, safe='')}"
         signed = sign(method, url, headers or {}, hashlib.sha256(body).hexdigest(), keys(), _region(), time.time())
         response = send(method, url, signed, ATTEMPTS, _AGAIN, body=body or None, redirect=False)
         answer = _Answer(response.status, _code(method, response.status, response.data), response.headers, response.data)
@@ -207,11 +210,11 @@ class ObjectStore:
 
     @property
     def _bucket(self) -> str:
-        return urlsplit(self.url).netloc
+        return self.url.removeprefix("s3://").partition("/")[0]
 
     @property
     def _prefix(self) -> str:
-        return f"{urlsplit(self.url).path.strip('/')}/".lstrip("/")
+        return f"{self.url.removeprefix('s3://').partition('/')[2].strip('/')}/".lstrip("/")
 
     def _where(self, name: str) -> str:
         return f"{self.url.rstrip('/')}/{name}"

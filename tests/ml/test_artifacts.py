@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ def test_what_was_made_before_there_was_a_store_is_published_when_it_is_found(
     assert len(made) == 1
 
 
-@pytest.mark.parametrize("url", ["/data/store", "gs://bucket"])
+@pytest.mark.parametrize("url", ["/data/store", "gs://bucket", "s3://"])
 def test_a_store_that_is_none_is_refused(machine: Machine, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEUROFM_STORE", url)
     with pytest.raises(ValueError, match=rf"NEUROFM_STORE is '{url}'; it must be s3://bucket/prefix"):
@@ -173,6 +174,16 @@ def test_wrong_keys_are_told_before_anything_is_computed(
     with pytest.raises(ValueError, match=r"s3://bucket/team/artifacts/toy/x/\w+/result.json: access is refused"):
         run(machine("one"))
     assert not made
+
+
+def test_processes_of_one_machine_fetch_one_at_a_time(machine: Machine, double: Double, made: list[str]) -> None:
+    first = run(machine("one"))
+    artifact = Path(machine("two").out) / first.fingerprint
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: artifacts.fetch(artifact), range(4)))
+    assert whole(artifact)
+    asked = [path for method, path, ranges in double.requests if method == "GET" and path.endswith("large.bin")]
+    assert len(asked) == 4, "each of its parts once"
 
 
 # ---------------------------------------------------------------- damage
@@ -202,6 +213,14 @@ def test_what_is_damaged_in_the_store_is_refused_by_name(machine: Machine, doubl
         run(spec)
     assert not (Path(spec.out) / first.fingerprint / "result.json").exists()
     assert not list(Path(spec.out).rglob("*.part"))
+
+
+def test_a_store_names_no_place_outside_an_artifact(machine: Machine, double: Double) -> None:
+    first = run(machine("one"))
+    path = double.folder / f"bucket/team/artifacts/toy/x/{first.fingerprint}/result.json"
+    path.write_text(path.read_text().replace('"small.txt":', '"../../small.txt":'))
+    with pytest.raises(ValueError, match=r"'../../small.txt' is named by the store and lies outside"):
+        run(machine("two"))
 
 
 def test_a_damaged_result_in_the_store_is_refused_by_name(machine: Machine, double: Double) -> None:
