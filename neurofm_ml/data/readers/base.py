@@ -8,7 +8,8 @@ import numpy as np
 
 from neurofm_ml.data.readers.intervals import filled, outside, read_intervals, stated
 from neurofm_ml.data.readers.subjects import subject_of
-from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, fill, find_recordings, recording_files
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec
+from neurofm_ml.knowledge.files import fill, find_recordings, recording_files
 from neurofm_ml.types import Array, Intervals, Recording, Samples, Series, Signal
 
 #: A reader gives the recordings of a card, one at a time.
@@ -115,7 +116,8 @@ def as_columns(values: Array) -> Array:
     """(n_times,) or (n_times, n_chans) -> (n_times, n_chans) float32. Raises ValueError for anything else."""
     values = np.asarray(values)
     if values.dtype.kind not in "biuf":
-        raise ValueError(f"it holds {values.dtype}, not real numbers.")
+        what = "structs, cells or words" if values.dtype.kind in "OUS" else str(values.dtype)
+        raise ValueError(f"it holds {what}, not real numbers; name a variable that does.")
     if values.ndim not in (1, 2):
         raise ValueError(f"its shape is {values.shape}; a series needs (n_times,) or (n_times, n_chans).")
     return (values if values.ndim == 2 else values[:, None]).astype(np.float32)

@@ -107,9 +107,9 @@ def _pick(path: Path, name: str, present: Sequence[str]) -> str:
     if not name and len(present) == 1:
         return present[0]
     if name not in present:
-        raise ValueError(
-            f"{path} has no variable {name!r}; it holds {', '.join(sorted(present)) or 'none'}. Name one of them in `variable`."
-        )
+        what = f"has no variable {name!r}; it holds" if name else "holds more than one variable:" if present else "holds"
+        where = "`variable` of a signal, `start` or `label` of intervals"
+        raise ValueError(f"{path} {what} {', '.join(sorted(present)) or 'none'}. Name one of them ({where}).")
     return name
 
 
@@ -217,6 +217,8 @@ def _from_r(path: Path, names: Sequence[str]) -> tuple[list[Array], tuple[str, .
         root, _, column = name.partition("/")
         frame = objects[_pick(path, root, list(objects))]
         if not column:
+            if words := [str(c) for c, kind in frame.dtypes.items() if kind.kind not in "biuf"]:
+                raise ValueError(f"{path}, {root!r} holds words in {', '.join(words)}; name columns of numbers, as in '{root}/column'.")
             arrays.append(frame.to_numpy())
             headers = tuple(map(str, frame.columns))
             continue

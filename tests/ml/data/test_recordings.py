@@ -15,7 +15,8 @@ from neurofm_ml.data.ingest import ingest
 from neurofm_ml.data.recordings import load_card, load_recording, load_recordings, save_recording
 from neurofm_ml.jobs import JobResult
 from neurofm_ml.knowledge import cards
-from neurofm_ml.knowledge.cards import datasets, raw_files
+from neurofm_ml.knowledge.cards import datasets
+from neurofm_ml.knowledge.files import raw_files
 from neurofm_ml.presets import IngestConfig
 from neurofm_ml.types import Array, Intervals, Recording, Samples, Signal, SpikeTrain, Subject
 
@@ -178,7 +179,10 @@ def test_ingest_blocks_what_the_card_does_not_expect(my_data: Path, tmp_path_fac
 
 def test_ingest_refuses_a_dataset_that_is_not_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NEUROFM_DATA", str(tmp_path))
-    with pytest.raises(ValueError, match=r"uci_eeg: no recording in 0 raw files, looked for as .*gz; get them from https.* NEUROFM_DATA, or correct"):
+    with pytest.raises(
+        ValueError,
+        match=r"uci_eeg: no recording in 0 raw files, looked for as .*gz; get them from https.* NEUROFM_DATA at them, or correct",
+    ):
         ingest(IngestConfig(dataset="uci_eeg"), [], tmp_path)
 
 
