@@ -110,6 +110,7 @@ def test_every_package_of_an_image_is_pinned(image: str) -> None:
 def test_ray_and_the_build_backend_are_pinned() -> None:
     assert {"ray", "setuptools"} <= set(constraints(ROOT))
     assert EXTRAS["ray"] == ["ray[default,tune]"]
+    assert f"rayVersion: {constraints(ROOT)['ray']}\n" in (ROOT / "deploy" / "components" / "ray" / "cluster.yaml").read_text()
 
 
 def test_the_worker_holds_no_orchestrator_and_control_no_torch() -> None:
