@@ -21,8 +21,10 @@ from neurofm_assets.automation.jobs import collect, prepare, tabulate
 from neurofm_assets.partitions import CARDS
 from neurofm_assets.store import Store
 from neurofm_ml.jobs import current, load_result, version_of
-from neurofm_ml.knowledge.cards import DatasetCard, data_root, raw_files
+from neurofm_ml.knowledge.cards import DatasetCard
 from neurofm_ml.knowledge.corpora import corpora, corpus_files
+from neurofm_ml.knowledge.files import raw_files
+from neurofm_ml.knowledge.roots import data_root
 from neurofm_ml.knowledge.tables import table_files, tables
 
 #: Bytes that one tick may read to compare contents: seconds, where a tick has a minute. What is larger by itself is

@@ -14,13 +14,17 @@ import dagster as dg
 import pytest
 
 from neurofm_assets import automation
+from neurofm_assets.assets import data, evaluation
 from neurofm_assets.automation import arrivals, failures
 from neurofm_assets.compute import InProcess
 from neurofm_assets.definitions import ASSETS, build_defs
 from neurofm_assets.partitions import run_key
 from neurofm_assets.store import Store
-from neurofm_ml import jobs
-from neurofm_ml.knowledge.cards import datasets, raw_files
+from neurofm_ml import jobs, presets
+from neurofm_ml.config import to_dict
+from neurofm_ml.jobs import JobSpec
+from neurofm_ml.knowledge.cards import datasets
+from neurofm_ml.knowledge.files import raw_files
 from neurofm_ml.knowledge.tables import tables
 
 Ran = list[tuple[str, dict[str, Any]]]
@@ -28,8 +32,10 @@ Materialize = Callable[..., dg.ExecuteInProcessResult]
 WORM, BRAIN = "worm_swf415", "abide_olin"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def instance() -> Iterator[dg.DagsterInstance]:
+    """One for all: the runs of one test are none of another's business, but for `test_nothing_is_asked_for_while_a_run_is_going`,
+    which ends its own."""
     with dg.DagsterInstance.ephemeral() as instance:
         yield instance
 
@@ -237,25 +243,44 @@ class Retraining:
 
 
 @pytest.fixture
-def ready(ran: Ran, store: Store, instance: dg.DagsterInstance, materialize: Materialize, monkeypatch: pytest.MonkeyPatch) -> Retraining:
+def ready(ran: Ran, store: Store, instance: dg.DagsterInstance) -> Retraining:
     """One dataset, made up to its baselines."""
-    monkeypatch.setenv("NEUROFM_DATA", "")
-    make(materialize)
+    make(store)
     return Retraining(store, instance)
 
 
-def make(materialize: Materialize, **config: Any) -> None:
-    materialize("recordings", "quality", "shards", key="simulation", config={"shards": config} if config else None)
-    for modality in datasets()["simulation"].modalities:
-        materialize("scaler", key=modality)
-    materialize("baselines", key="simulation")
+def make(store: Store, shard_mb: float = 50.0, upto: str = "baselines") -> None:
+    """The simulation, from recordings to baselines, without Dagster."""
+    dataset, modalities = "simulation", datasets()["simulation"].modalities
+
+    def run(job: str, asset: dg.AssetsDefinition, key: str, cfg: Any, **inputs: list[str]) -> None:
+        if STEPS.index(asset) <= STEPS.index(getattr(data, upto, evaluation.baselines)):
+            jobs.run(
+                JobSpec(job=job, config=to_dict(cfg), inputs={k: tuple(v) for k, v in inputs.items()}, out=str(store.path(asset, key)))
+            )
+
+    run("ingest", data.recordings, dataset, presets.IngestConfig(dataset=dataset))
+    run(
+        "write_shards",
+        data.shards,
+        dataset,
+        presets.ShardsConfig(dataset=dataset, shard_mb=shard_mb),
+        recordings=[store.get(data.recordings, dataset)],
+    )
+    shards = [store.get(data.shards, dataset)]
+    for modality in modalities:
+        run("fit_scaler", data.scaler, modality, presets.ScalerConfig(modality=modality, datasets=(dataset,)), shards=shards)
+    run("fit_baselines", evaluation.baselines, dataset, presets.BaselinesConfig(dataset=dataset), shards=shards)
 
 
-def test_changed_shards_ask_for_one_run_of_the_small_model(ready: Retraining, materialize: Materialize) -> None:
+STEPS = [data.recordings, data.shards, data.scaler, evaluation.baselines]
+
+
+def test_changed_shards_ask_for_one_run_of_the_small_model(ready: Retraining, store: Store) -> None:
     assert [ready.tick() for _ in range(5)] == [[], [run_key("small", 0)], [], [], []]
-    make(materialize)
+    make(store)
     assert [ready.tick() for _ in range(3)] == [[], [], []], "the same again"
-    make(materialize, shard_mb=1.0)
+    make(store, shard_mb=1.0)
     assert [ready.tick() for _ in range(4)] == [[], [run_key("small", 0)], [], []]
 
 
@@ -269,8 +294,9 @@ def test_nothing_is_asked_for_while_a_run_is_going(ready: Retraining) -> None:
     assert ready.tick() == [run_key("small", 0)]
 
 
-def test_nothing_is_asked_for_until_scalers_and_baselines_fit_the_shards(ready: Retraining, materialize: Materialize) -> None:
-    materialize("shards", key="simulation", config={"shards": {"shard_mb": 1.0}})
+@pytest.mark.parametrize("upto", ["shards", "scaler"])
+def test_nothing_is_asked_for_until_scalers_and_baselines_fit_the_shards(upto: str, ready: Retraining, store: Store) -> None:
+    make(store, shard_mb=1.0, upto=upto)
     assert [ready.tick() for _ in range(3)] == [[], [], []]
     assert "was made from another version" in str(ready.why)
 
