@@ -209,6 +209,60 @@ def test_where_keeps_what_it_names(artifact: Path) -> None:
         assert len(loader) == 10 * len(kept)
 
 
+def test_where_asks_for_a_signal_by_its_name(tmp_path: Path) -> None:
+    def fields(i: int) -> dict[str, Any]:
+        return {"x": np.full((4, 3), i, np.float32), **({"gaze": np.full(2, i)} if i % 3 == 0 else {})}
+
+    folder = write(tmp_path / "s", fields=fields)
+    for wanted, kept in ([True], lambda i: i % 3 == 0), ([False], lambda i: i % 3 > 0), ([True, False], lambda i: True):
+        loader = Loader([folder], split="train", where={"gaze": wanted}, signals=["x"], batch_size=4, seed=0)
+        assert [row for batch in loader.epoch() for row in batch["__row__"].tolist()] == [i for i in range(TRAIN) if kept(i)]
+    complete = Loader([folder], split="train", where={"gaze": [True]}, batch_size=4, seed=0)  # what all have can be stacked
+    assert all(batch["gaze"][:, 0].tolist() == batch["__row__"].tolist() for batch in complete.epoch())
+
+
+def test_only_the_named_signals_are_read(tmp_path: Path) -> None:
+    """What is damaged elsewhere does not matter, and is not looked at."""
+    noise = np.random.default_rng(0).normal(size=(TRAIN + 20, 5000))
+    names = ("a", "large", "z")
+    folder = write(tmp_path / "s", fields=lambda i: {"a": np.full(3, i), "large": noise[i], "z": np.full(2, -i), "json": {"i": i}})
+    for path in folder.glob("*.tar"):
+        data = bytearray(path.read_bytes())
+        for row in noise:
+            if (at := data.find(row.tobytes())) >= 0:
+                data[at : at + row.nbytes] = bytes(row.nbytes)
+        path.write_bytes(data)
+    samples = [
+        s for batch in Loader([folder], split="train", signals=["z", "a"], batch_size=7, seed=0, collate=list).epoch() for s in batch
+    ]
+    assert [(s["a"][0], s["z"][0], s["json"]["i"]) for s in samples] == [(i, -i, i) for i in range(TRAIN)]
+    assert not any("large" in s for s in samples)
+    assert set(next(iter(Loader([folder], split="train", signals=["a"], batch_size=7, seed=0)))) == {
+        "a",
+        "__key__",
+        "__row__",
+        "__epoch__",
+        "__seed__",
+    }
+    for signals in (["large"], names):
+        with pytest.raises(ValueError, match=r"field 'large' .* checksum"):
+            list(Loader([folder], split="train", signals=signals, batch_size=7, seed=0).epoch())
+    with pytest.raises(ValueError, match="signals names b, y; these shards have a, large, z"):
+        Loader([folder], split="train", signals=["y", "a", "b"], batch_size=7, seed=0)
+
+
+def test_without_threads_nothing_is_read_before_it_is_asked_for(artifact: Path) -> None:
+    read: list[int] = []
+
+    def watched(samples: list[dict[str, Any]]) -> None:
+        read.extend(s["__row__"] for s in samples)
+
+    batches = iter(Loader([artifact], split="train", batch_size=5, seed=0, threads=0, collate=watched))
+    for received in range(1, 4):
+        next(batches)
+        assert len(read) == 5 * received
+
+
 def test_rows_count_through_several_artifacts(artifact: Path, tmp_path: Path) -> None:
     second = write(tmp_path / "second", n=7, name="S")
     loader = Loader([artifact, second], split="train", batch_size=10, seed=0)
