@@ -90,7 +90,11 @@ def find_repeats(recordings: Iterable[Recording]) -> list[Repeat]:
 def sketch(recording: Recording) -> list[Sketch]:
     """A sketch of each signal that was measured in a brain or body."""
     measured = {name: s for name, s in recording.signals.items() if s.modality not in _NOT_MEASURED_IN_BRAINS}
-    return [_sketch(recording, name, series) for name, series in measured.items()]
+    return [_sketch(recording, name, series) for name, series in measured.items() if _length(series) >= LEAST_SAMPLES]
+
+
+def _length(series: Series) -> int:
+    return len(series.times if isinstance(series, SpikeTrain) else series.values)
 
 
 def _sketch(recording: Recording, name: str, series: Series) -> Sketch:
@@ -130,7 +134,8 @@ def _channels(series: Series) -> Iterator[tuple[Array, Array]]:
     c = len(series.ch_names)
     chosen = np.unique(np.linspace(0, c - 1, min(c, MARKED_CHANNELS)).astype(int))
     values = np.asarray(series.values[: max(MARKED_SAMPLES // len(chosen), 1)])[:, chosen]
-    times = series.times[: len(values)]
+    n = len(values)
+    times = series.t0 + np.arange(n) / series.sfreq if isinstance(series, Signal) else series.times[:n]
     yield from ((times, column) for column in values.T)
 
 
@@ -154,27 +159,31 @@ def _marks_of(values: Array, times: Array) -> tuple[Array, Array]:
 
 def _stretches(sketches: list[Sketch]) -> Iterator[Repeat]:
     """Pairs with LEAST_MARKS marks at one lag: the longest such stretch of each pair."""
+    longest: dict[tuple[int, int], tuple[float, list[float]]] = {}
+    for (a, b, lag), at in _agreeing(sketches).items():
+        if len(at) > len(longest.get((a, b), (0.0, []))[1]):
+            longest[a, b] = lag / 1000, at
+    for (a, b), (lag_s, at) in longest.items():
+        if len(at) >= LEAST_MARKS:
+            yield _repeat("stretch", sketches[a], sketches[b], 1.0, lag_s, max(at) - min(at))
+
+
+def _agreeing(sketches: list[Sketch]) -> dict[tuple[int, int, int], list[float]]:
+    """(first, second, lag in milliseconds) -> times, in the first, of the marks that the two share at that lag."""
     owner = np.repeat(np.arange(len(sketches)), [len(s.marks) for s in sketches])
     marks, times = (np.concatenate([getattr(s, what) for s in sketches]) for what in ("marks", "mark_times"))
-    order = np.argsort(marks, kind="stable")
-    marks, times, owner = marks[order], times[order], owner[order]
-    best: dict[tuple[int, int], list[float]] = {}
-    for lag, a, b, at in _agreeing(marks, times, owner):
-        if len(at) > len(best.get((a, b), [0, 0])) - 2:
-            best[a, b] = [lag, 0.0, *at]
-    for (a, b), (lag, _, *at) in best.items():
-        if len(at) >= LEAST_MARKS:
-            yield _repeat("stretch", sketches[a], sketches[b], 1.0, lag, max(at) - min(at))
-
-
-def _agreeing(marks: Array, times: Array, owner: Array) -> Iterator[tuple[float, int, int, list[float]]]:
-    """(lag, first, second, times in the first) of marks that two recordings share, all of one lag together."""
+    _, which, often = np.unique(marks, return_inverse=True, return_counts=True)
+    kept = np.flatnonzero((often[which] > 1) & (often[which] <= MOST_ALIKE))
+    kept = kept[np.argsort(which[kept], kind="stable")]
+    which, times, owner = which[kept], times[kept], owner[kept]
     shared: dict[tuple[int, int, int], list[float]] = {}
     for shift in range(1, MOST_ALIKE):
-        for i in np.flatnonzero((marks[shift:] == marks[:-shift]) & (owner[shift:] != owner[:-shift])):
-            (a, ta), (b, tb) = sorted([(int(owner[i]), float(times[i])), (int(owner[i + shift]), float(times[i + shift]))])
-            shared.setdefault((a, b, round((tb - ta) * 1000)), []).append(ta)
-    yield from ((lag / 1000, a, b, at) for (a, b, lag), at in shared.items())
+        for i in np.flatnonzero((which[shift:] == which[:-shift]) & (owner[shift:] != owner[:-shift])).tolist():
+            # Sketches are in order, and so are equal marks.
+            a, b = int(owner[i]), int(owner[i + shift])
+            lag = round(float(times[i + shift] - times[i]) * 1000)
+            shared.setdefault((a, b, lag), []).append(float(times[i]))
+    return shared
 
 
 # ---------------------------------------------------------------- traces

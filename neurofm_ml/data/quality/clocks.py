@@ -1,5 +1,5 @@
 """Whether times are right: gaps and drift of time stamps, rates that a device can have, rows that belong together,
-intervals within the recording, labels in no order, hearts that beat like hearts.
+intervals within the recording, labels in no order.
 """
 
 from collections import Counter
@@ -8,8 +8,8 @@ import numpy as np
 
 from neurofm_ml.types import Array, Intervals, Recording, Samples, Signal
 
-#: Hz that devices of a modality sample at. fMRI: repetition times of 0.2 to 10 s. Potentials are slower than 25 Hz at
-#: their slowest use (alpha needs 26 Hz), patch clamp resolves membranes of milliseconds.
+#: Hz that devices of a modality sample at. fMRI has repetition times of 0.2 to 10 s; fields of the brain are sampled at
+#: twice alpha (13 Hz) at least, a patched membrane within its time constant, a muscle's envelope within a tenth of a second.
 RATES = {
     "spikes": (0.1, 1e5),
     "intracellular": (100.0, 1e6),
@@ -33,9 +33,6 @@ SLACK = 0.01
 LEAST_OF_LABEL, LEAST_LABELLED = 5, 20
 #: States that fill a recording, one after another.
 MOST_STATES = 3
-#: Beats per minute that are looked for; what is plausible is judged elsewhere.
-SLOWEST_BPM, FASTEST_BPM = 6.0, 1200.0
-_HEARTS = ("ecg", "ekg", "ppg", "pleth", "bvp", "pulse")
 
 
 def stamp_numbers(series: Samples) -> dict[str, float]:
@@ -106,27 +103,3 @@ def label_order(labels: tuple[str, ...]) -> float:
     chance = float(np.sum((np.unique(kept, return_counts=True)[1] / len(kept)) ** 2))
     same = float(np.mean(kept[1:] == kept[:-1]))
     return max((same - chance) / (1 - chance), 0.0)
-
-
-def heart_numbers(name: str, signal: Signal) -> dict[str, float]:
-    """Beats per minute of a signal that is named as a heart's (ECG, PPG); else nothing."""
-    hearts = [i for i, ch in enumerate(signal.ch_names) if any(h in f"{name} {ch}".lower() for h in _HEARTS)]
-    if not hearts or signal.sfreq < 20:
-        return {}
-    values = np.asarray(signal.values[: round(60 * signal.sfreq), hearts[0]], np.float64)
-    return {"beats_per_minute": beats_per_minute(values, signal.sfreq)} if np.isfinite(values).all() and values.std() else {}
-
-
-def beats_per_minute(values: Array, sfreq: float) -> float:
-    """From the first strong peak of the autocorrelation of the slope over 20 ms, its size smoothed over 50 ms. values (T,)."""
-    step, width = max(round(0.02 * sfreq), 1), max(round(0.05 * sfreq), 1)
-    energy = np.sqrt(np.convolve((values[step:] - values[:-step]) ** 2, np.ones(width) / width, "same"))
-    energy = energy - energy.mean()
-    n = len(energy)
-    r = np.fft.irfft(np.abs(np.fft.rfft(energy, 2 * n)) ** 2)[:n] / np.arange(n, 0, -1)
-    low, high = round(60 / FASTEST_BPM * sfreq), min(round(60 / SLOWEST_BPM * sfreq), n // 3)
-    inner = np.arange(max(low, 1), high - 1)
-    peaks = inner[(r[inner] >= r[inner - 1]) & (r[inner] > r[inner + 1])]
-    if not len(peaks):
-        return float("nan")
-    return float(60 * sfreq / peaks[np.argmax(r[peaks] >= 0.8 * r[peaks].max())])

@@ -157,7 +157,7 @@ def _of_channels(t: pd.DataFrame) -> Iterator[Claim]:
 
 
 def _of_spikes(t: pd.DataFrame, card: DatasetCard) -> Iterator[Claim]:
-    """And of hearts."""
+    """Of spikes, and of hearts."""
     silent = t.silent[t.duration_s >= SILENT_S]
     together = "share of spikes that half of the units fire at once"
     yield Claim("counts_are_whole", t.not_counts, 0, "share of counts negative or fractional", "these are rates; give counts")

@@ -4,7 +4,7 @@ import numpy as np
 
 from neurofm_ml.data.grid import BEHAVIOUR
 from neurofm_ml.knowledge.cards import DatasetCard
-from neurofm_ml.types import Array, Recording, Series, SpikeTrain
+from neurofm_ml.types import Array, Recording, Samples, Series, Signal, SpikeTrain
 
 #: Rows that are looked at, and rows that each channel needs for a fit that means something.
 LOOKED_AT, ROWS_PER_CHANNEL = 8192, 8
@@ -30,23 +30,23 @@ def gives_away(source: Series, target: Series) -> float:
     """Largest R2 over the target's channels; NaN where there is too little to tell."""
     if isinstance(source, SpikeTrain) or isinstance(target, SpikeTrain):
         return float("nan")
-    slower = min((source, target), key=lambda s: len(s.values) / max(s.span[1] - s.span[0], 1e-9))
     lo, hi = max(source.span[0], target.span[0]), min(source.span[1], target.span[1])
-    times = slower.times[(slower.times >= lo) & (slower.times <= hi)][:LOOKED_AT]
-    if len(times) < 2 * ROWS_PER_CHANNEL * (len(source.ch_names) + 1):
+    hz = min(len(s.values) / max(s.span[1] - s.span[0], 1e-9) for s in (source, target))
+    if not (hi - lo) * hz > 1:
         return float("nan")
-    x, y = (_at(series, times) for series in (source, target))
+    # Both as far as they are looked at, and a sample beyond.
+    parts = [s.slice(lo - 2 / hz, min(hi, lo + LOOKED_AT / hz) + 2 / hz) for s in (source, target)]
+    slower = min(parts, key=lambda s: len(s.values))
+    times = slower.times[(slower.times >= lo) & (slower.times <= hi)]
+    x, y = (_at(part, times) for part in parts)
     kept = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)
     return _held_out_r2(x[kept], y[kept]) if kept.sum() >= 2 * ROWS_PER_CHANNEL * (x.shape[1] + 1) else float("nan")
 
 
-def _at(series: Series, times: Array) -> Array:
+def _at(series: Signal | Samples, times: Array) -> Array:
     """(len(times), C) linearly between samples."""
-    assert not isinstance(series, SpikeTrain)
-    lo, hi = np.searchsorted(series.times, (times[0], times[-1]))
-    lo, hi = max(lo - 1, 0), hi + 2
-    clock, values = series.times[lo:hi], np.asarray(series.values[lo:hi], np.float64)
-    return np.stack([np.interp(times, clock, column) for column in values.T], axis=1)
+    values = np.asarray(series.values, np.float64)
+    return np.stack([np.interp(times, series.times, column) for column in values.T], axis=1)
 
 
 def _held_out_r2(x: Array, y: Array) -> float:

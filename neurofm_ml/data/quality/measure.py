@@ -8,8 +8,9 @@ import pandas as pd
 
 from neurofm_ml.data.grid import BEHAVIOUR
 from neurofm_ml.data.quality.channels import movement, odd_channels
-from neurofm_ml.data.quality.clocks import heart_numbers, interval_numbers, rate_off, rows_off, stamp_numbers
+from neurofm_ml.data.quality.clocks import interval_numbers, rate_off, rows_off, stamp_numbers
 from neurofm_ml.data.quality.fmri import motion_numbers, volume_numbers
+from neurofm_ml.data.quality.hearts import heart_numbers
 from neurofm_ml.data.quality.leaks import leak_numbers
 from neurofm_ml.data.quality.pieces import excerpt
 from neurofm_ml.data.quality.spectra import spectral_numbers

@@ -85,7 +85,7 @@ def count_numbers(counts: Any, sfreq: float) -> tuple[dict[str, float], dict[str
     for piece in pieces(counts):
         total += np.where(np.isfinite(piece), piece, 0).sum(axis=0)
         wrong += int(((piece < 0) | (piece != np.floor(piece))).sum())
-    numbers = {**_rates(total / len(counts) * sfreq), "not_counts": wrong / counts.size}
+    numbers = {**_rates(total / max(len(counts), 1) * sfreq), "not_counts": wrong / max(counts.size, 1)}
     few = np.asarray(counts[:LOOKED_AT])
     _, first, same = np.unique(few, axis=1, return_index=True, return_inverse=True)
     repeated = (first[same.ravel()] != np.arange(few.shape[1])) & ((few > 0).sum(axis=0) >= LEAST_SPIKES)

@@ -96,7 +96,7 @@ def edge_numbers(values: Any, found: Range) -> dict[str, float]:
     share = held / max(found.n, 1)
     share[(held < LEAST_REPEATS) | (share > MOST_PLACEHOLDERS)] = 0.0
     return {
-        "placeholder": max((s for s, c in zip(share, range(c), strict=True) if s and _many_valued(values, c)), default=0.0),
+        "placeholder": max((float(share[k]) for k in np.flatnonzero(share) if _many_valued(values, int(k))), default=0.0),
         "clipped": float(np.where(found.alive, clipped, 0).max(initial=0)) / max(found.n, 1),
     }
 

@@ -17,8 +17,9 @@ from neurofm_ml.config import to_dict
 from neurofm_ml.data.duplicates import find_repeats
 from neurofm_ml.data.quality import as_table, assess, judge, measure, measure_series
 from neurofm_ml.data.quality.channels import odd_channels
-from neurofm_ml.data.quality.clocks import beats_per_minute, label_order
+from neurofm_ml.data.quality.clocks import label_order
 from neurofm_ml.data.quality.fmri import dvars, framewise_displacement, motion_numbers
+from neurofm_ml.data.quality.hearts import beats_per_minute
 from neurofm_ml.data.quality.pieces import PIECE_VALUES, excerpt, pieces
 from neurofm_ml.data.quality.spectra import spectral_numbers, spectrum
 from neurofm_ml.data.quality.spikes import overlap, resolution
@@ -27,7 +28,8 @@ from neurofm_ml.data.readers import READERS, read
 from neurofm_ml.data.recordings import save_recording
 from neurofm_ml.data.simulate import simulate
 from neurofm_ml.jobs import JOBS
-from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, datasets, find_recordings, is_here
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, datasets
+from neurofm_ml.knowledge.files import find_recordings, is_here
 from neurofm_ml.presets import QualityConfig
 from neurofm_ml.types import Check, Recording, Signal, SpikeTrain, Subject
 
