@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
+import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -84,6 +86,39 @@ def test_shards_keep_their_size_and_the_manifest_counts_them(tmp_path: Path) -> 
     assert {s["name"]: s["bytes"] for s in manifest["shards"]} == {p.name: p.stat().st_size for p in out.glob("*.tar")}
     assert all(s["bytes"] <= 3 * 10_240 for s in manifest["shards"])  # 20 kB and an end that tar fills to 10 kB
     assert len(list(write(tmp_path / "b", max_bytes=1).glob("*.tar"))) == N
+
+
+def test_fields_divided_over_series_are_joined_by_the_index(tmp_path: Path) -> None:
+    series = {"counts": "spikes", "eeg": "eeg", "json": "json"}
+    whole, out = write(tmp_path / "whole"), tmp_path / "divided"
+    out.mkdir()
+    write_manifest(out, [write_shards(samples(), out, "train", 3000, series)], {})
+    names = sorted(path.name for path in out.glob("*.tar"))
+    assert {name.rsplit("-", 1)[0] for name in names} == {"train-spikes", "train-eeg", "train-json"}
+    assert len(names) > 3
+    one, other = Reader(read_index(whole)), Reader(read_index(out))
+    assert one.index.keys == other.index.keys
+    assert one.index.fields == other.index.fields == ("counts", "eeg", "json")
+    np.testing.assert_array_equal(one.index.xxh3, other.index.xxh3)
+    for row in range(N):
+        a, b = one.sample(row), other.sample(row)
+        assert a.keys() == b.keys()
+        assert all(np.array_equal(a[name], b[name]) for name in a)
+    assert verify(out).passed
+    counted = {shard["name"]: shard["samples"] for shard in shards.read_manifest(out)["shards"]}
+    assert [sum(n for name, n in counted.items() if s in name) for s in ("spikes", "eeg", "json")] == [N, N - N // 4, N]
+
+
+def test_the_manifest_tells_what_lies_in_the_files(tmp_path: Path) -> None:
+    """Hashed on their way, the tars are hashed right."""
+    out = write(tmp_path / "a")
+    for shard in shards.read_manifest(out)["shards"]:
+        data = (out / shard["name"]).read_bytes()
+        assert (shard["bytes"], shard["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+        with tarfile.open(out / shard["name"]) as tar:
+            members = tar.getmembers()
+        assert {(m.mtime, m.uid, m.gid, m.mode) for m in members} == {(0, 0, 0, 0o644)}
+        assert len({m.name.split(".")[0] for m in members}) == shard["samples"]
 
 
 def test_long_and_accented_keys_are_found(tmp_path: Path) -> None:
