@@ -48,12 +48,17 @@ class Ticks:
         self.store, self.instance = store, instance
         self.job = job
         self.cursor: str | None = None
+        self.context = self.at(None)
         self.last: dg.RunRequest | None = None
+
+    def at(self, cursor: str | None) -> dg.SensorEvaluationContext:
+        return dg.build_sensor_context(cursor=cursor, instance=self.instance, resources={"store": self.store})
 
     def tick(self) -> list[str]:
         """Partitions requested at the next tick."""
-        context = dg.build_sensor_context(cursor=self.cursor, instance=self.instance, resources={"store": self.store})
-        result = automation.new_raw_files(context)
+        if self.context.cursor != self.cursor:
+            self.context = self.at(self.cursor)
+        result = automation.new_raw_files(self.context)
         assert isinstance(result, dg.SensorResult)
         self.cursor = result.cursor
         requests = [request for request in result.run_requests or () if request.job_name == self.job]
