@@ -31,7 +31,7 @@ full: setup  ## the same over every dataset that is here
 	@$(PY) -m neurofm_assets.demo --full
 
 ui: setup  ## Dagster's pages, at http://localhost:3000
-	@mkdir -p $(DAGSTER_HOME) && cp dagster.yaml $(DAGSTER_HOME)/
+	@$(PY) -m neurofm_assets.instance
 	@.venv/bin/dagster dev --host 127.0.0.1 --port 3000
 
 doctor: setup  ## what is installed, what is here, what is broken
