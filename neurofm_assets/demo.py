@@ -7,7 +7,7 @@ kept in NEUROFM_HOME, where ``make ui`` shows them.
 
 import argparse
 import os
-import shutil
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -22,11 +22,12 @@ from neurofm_assets.assets.models import neurofmx_pretrained
 from neurofm_assets.automation import STEPS
 from neurofm_assets.compute import InProcess
 from neurofm_assets.definitions import build_defs
+from neurofm_assets.instance import write_settings
 from neurofm_assets.partitions import CARDS, LABELLED, MODALITIES, RUNS, modalities_of, run_key
-from neurofm_ml.files import home
 from neurofm_ml.jobs import JobResult, JobSpec
-from neurofm_ml.knowledge.cards import is_here, mistakes
+from neurofm_ml.knowledge.cards import mistakes
 from neurofm_ml.knowledge.corpora import corpora, corpus_files
+from neurofm_ml.knowledge.files import is_here
 from neurofm_ml.knowledge.tables import table_files, tables
 from neurofm_ml.presets import Resources, pretrain
 
@@ -116,12 +117,14 @@ def said(error: BaseException) -> str:
 
 def instance() -> dg.DagsterInstance:
     """Dagster's storage under NEUROFM_HOME, the one that `make ui` opens."""
-    # Dagster commits each of its thousand events to disk by itself; a record of runs can be lost with the power.
-    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
-    folder = home() / "dagster"
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(Path(__file__).parents[1] / "dagster.yaml", folder)
-    return dg.DagsterInstance.from_config(str(folder))
+
+    def hurry(connection: Any, _: Any) -> None:
+        # Dagster commits each of its thousand events to disk by itself; a record of runs can be lost with the power.
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous=OFF")
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", hurry)
+    return dg.DagsterInstance.from_config(str(write_settings()))
 
 
 def keys_of(job: dg.JobDefinition, names: Sequence[str]) -> list[str]:
