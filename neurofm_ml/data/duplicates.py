@@ -21,10 +21,9 @@ from typing import Any, Literal
 import numpy as np
 
 from neurofm_ml.data.grid import BEHAVIOUR
+from neurofm_ml.data.splits import SHOWN
 from neurofm_ml.types import Array, Recording, Series, Signal, SpikeTrain
 
-#: What was shown or done may well be the same for many.
-_NOT_MEASURED_IN_BRAINS = (*BEHAVIOUR, "video", "audio", "language")
 #: Turning points in a mark, of which so many differ in height, and the distance over which the first is the highest.
 MARK, MARK_VALUES, MARK_REACH = 16, 8, 8
 #: Channels that are marked, and samples of all of them together.
@@ -88,8 +87,8 @@ def find_repeats(recordings: Iterable[Recording]) -> list[Repeat]:
 
 
 def sketch(recording: Recording) -> list[Sketch]:
-    """A sketch of each signal that was measured in a brain or body."""
-    measured = {name: s for name, s in recording.signals.items() if s.modality not in _NOT_MEASURED_IN_BRAINS}
+    """A sketch of each neural signal: what was shown or done may well be the same for many."""
+    measured = {name: s for name, s in recording.signals.items() if s.modality not in (*BEHAVIOUR, *SHOWN)}
     return [_sketch(recording, name, series) for name, series in measured.items() if _length(series) >= LEAST_SAMPLES]
 
 

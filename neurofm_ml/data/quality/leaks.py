@@ -3,6 +3,7 @@
 import numpy as np
 
 from neurofm_ml.data.grid import BEHAVIOUR
+from neurofm_ml.data.splits import SHOWN
 from neurofm_ml.knowledge.cards import DatasetCard
 from neurofm_ml.types import Array, Recording, Samples, Series, Signal, SpikeTrain
 
@@ -13,12 +14,13 @@ LOOKED_AT, ROWS_PER_CHANNEL = 8192, 8
 def leak_numbers(recording: Recording, card: DatasetCard) -> dict[str, dict[str, float]]:
     """signal -> largest R2 with which it gives a behaviour away by a linear fit of the one half, tested on the other.
 
-    Inputs are the signals that are no behaviour, and what the card's tasks name as inputs; targets are all behaviours.
+    Inputs are the neural signals, and what the card's tasks name as inputs; targets are all behaviours.
     """
     named = {(name, task.target) for task in card.tasks for name in task.inputs}
     series = recording.signals
     behaviours = [name for name, s in series.items() if s.modality in BEHAVIOUR]
-    pairs = named | {(name, target) for name in series if name not in behaviours for target in behaviours}
+    neural = [name for name, s in series.items() if s.modality not in BEHAVIOUR + SHOWN]
+    pairs = named | {(name, target) for name in neural for target in behaviours}
     found: dict[str, float] = {}
     for name, target in sorted(pairs):
         if name in series and target in series and name != target:
@@ -50,7 +52,7 @@ def _at(series: Signal | Samples, times: Array) -> Array:
 
 
 def _held_out_r2(x: Array, y: Array) -> float:
-    """Worst case over the columns of y (n, K) of the R2 that x (n, C) reaches on the second half, fitted on the first."""
+    """Highest R2, over the columns of y (n, K), that x (n, C) reaches on the second half when fitted on the first."""
     half = len(x) // 2
     x = np.column_stack([(x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-300), np.ones(len(x))])
     weights = np.linalg.lstsq(x[:half], y[:half], rcond=1e-9)[0]

@@ -17,11 +17,10 @@ from neurofm_ml.data.quality.spectra import spectral_numbers
 from neurofm_ml.data.quality.spikes import count_numbers, train_numbers
 from neurofm_ml.data.quality.values import Range, edge_numbers, range_of, value_numbers
 from neurofm_ml.data.schemas import QUALITY
+from neurofm_ml.data.splits import SHOWN
 from neurofm_ml.knowledge.cards import DatasetCard
 from neurofm_ml.types import Array, Recording, Samples, Series, Signal, SpikeTrain
 
-#: Features of what was shown; they may stand still, as a silent room does.
-STIMULI = ("video", "audio", "language")
 #: Potentials and fields, whose noise reaches up to Nyquist (that of a patched cell is filtered far below it).
 ELECTRIC = ("lfp", "eeg", "meg", "ecog", "ieeg", "emg")
 #: Arrays whose channels see one field, so that each resembles a neighbour.
@@ -72,7 +71,7 @@ def measure_series(series: Series, name: str = "") -> dict[str, Any]:
         return {**row, **numbers, **_named(odd, series.ch_names)}
     edges = edge_numbers(series.values, found)
     row |= {"placeholder": edges["placeholder"], **motion_numbers(series), **heart_numbers(name, series)}
-    if series.modality in BEHAVIOUR + STIMULI:
+    if series.modality in BEHAVIOUR + SHOWN:  # these may stand still, as a silent room does
         return row
     if series.modality in SATURATING:
         row["clipped"] = edges["clipped"]

@@ -1,7 +1,9 @@
 """The quality table for people: what failed and what to do, what was measured, one picture of the numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,36 +56,34 @@ def _span(values: "pd.Series[int]") -> str:
 
 
 def draw(claims: Sequence[Claim], table: pd.DataFrame, path: Path) -> None:
-    """One panel per claim that is not far from its limit: a dot per recording in order, the limit dashed, what is over it
-    red, the worst named."""
+    """One panel per claim that is not far from its limit."""
     from matplotlib.figure import Figure
 
     shown = [c for c in claims if (c.values > 0.01 * c.limit).any()]
     rows = -(-max(len(shown), 1) // ACROSS)
     figure = Figure(figsize=(3.1 * ACROSS, 2.1 * rows + 0.4), layout="constrained")
     panels = figure.subplots(rows, ACROSS, squeeze=False).ravel()
-    place = {name: i for i, name in enumerate(table.recording.unique())}
+    names = table.recording.unique()
     for axes, claim in zip(panels, shown, strict=False):
-        values = claim.values.dropna()
-        x, over = table.recording[values.index].map(place), values > claim.limit
-        axes.plot(x[~over], values[~over], ".", color="0.3", markersize=3)
-        axes.plot(x[over], values[over], ".", color="tab:red", markersize=5)
-        for i in values[over].nlargest(NAMED).index:
-            axes.annotate(table.recording[i], (x[i], values[i]), fontsize=5, color="tab:red", xytext=(2, 2), textcoords="offset points")
-        axes.axhline(claim.limit, color="tab:red", linewidth=0.7, linestyle="--")
-        axes.set_title(claim.name, fontsize="small", color="tab:red" if over.any() else "black")
-        axes.set_ylabel("\n".join(_wrapped(claim.what)), fontsize=6)
-        axes.set_xlim(-0.5, len(place) - 0.5)
-        axes.tick_params(labelsize=6)
-        if len(place) <= NAMES_FIT:
-            axes.set_xticks(range(len(place)), list(place), rotation=30, ha="right", fontsize=5)
+        _panel(axes, claim, table.recording, {name: i for i, name in enumerate(names)})
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
-    figure.supxlabel(f"{len(place)} recordings", fontsize="small")
+    figure.supxlabel(f"{len(names)} recordings", fontsize="small")
     figure.savefig(path, dpi=100)
 
 
-def _wrapped(text: str) -> list[str]:
-    from textwrap import wrap
-
-    return wrap(text, 26)
+def _panel(axes: Any, claim: Claim, recording: "pd.Series[str]", place: Mapping[str, int]) -> None:
+    """A dot per recording, in order; the limit dashed, what is over it red, the worst named."""
+    values = claim.values.dropna()
+    x, over = recording[values.index].map(place), values > claim.limit
+    axes.plot(x[~over], values[~over], ".", color="0.3", markersize=3)
+    axes.plot(x[over], values[over], ".", color="tab:red", markersize=5)
+    for i in values[over].nlargest(NAMED).index:
+        axes.annotate(recording[i], (x[i], values[i]), fontsize=5, color="tab:red", xytext=(2, 2), textcoords="offset points")
+    axes.axhline(claim.limit, color="tab:red", linewidth=0.7, linestyle="--")
+    axes.set_title(claim.name, fontsize="small", color="tab:red" if over.any() else "black")
+    axes.set_ylabel(fill(claim.what, 26), fontsize=6)
+    axes.set_xlim(-0.5, len(place) - 0.5)
+    axes.tick_params(labelsize=6)
+    if len(place) <= NAMES_FIT:
+        axes.set_xticks(range(len(place)), list(place), rotation=30, ha="right", fontsize=5)
