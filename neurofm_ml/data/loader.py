@@ -17,6 +17,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -71,7 +72,7 @@ class Order:
     """Which of n samples stands at each place of an endless stream, epoch after epoch.
 
     Shuffled: the n samples are cut into chunks of CHUNK neighbours, the chunks permuted, and samples
-    permuted within blocks of CHUNKS_PER_BLOCK chunks. Not shuffled: 0..n-1, again and again.
+    permuted within blocks of CHUNKS_PER_BLOCK chunks. Not shuffled: 0..n-1, again and again, which counts as one block.
     """
 
     def __init__(self, n: int, seed: int, shuffle: bool):
@@ -89,11 +90,19 @@ class Order:
             position, count = position + len(part), count - len(part)
         return np.concatenate(parts)
 
+    def block(self, position: int) -> tuple[int, int]:
+        """Epoch and block that a stream position lies in."""
+        epoch, place = divmod(position, self.n)
+        if not self.shuffle:
+            return epoch, 0
+        _, starts = self._permuted_chunks(epoch)
+        return epoch, int(np.searchsorted(starts[::CHUNKS_PER_BLOCK], place, side="right")) - 1
+
     def _rest_of_block(self, epoch: int, place: int) -> Array:
         if not self.shuffle:
             return np.arange(place, self.n)
+        _, block = self.block(epoch * self.n + place)
         _, starts = self._permuted_chunks(epoch)
-        block = int(np.searchsorted(starts[::CHUNKS_PER_BLOCK], place, side="right")) - 1
         return self._permuted_block(epoch, block)[place - starts[block * CHUNKS_PER_BLOCK] :]
 
     def _permuted_chunks(self, epoch: int) -> tuple[Array, Array]:
@@ -136,8 +145,10 @@ class _Pool:
 
 
 class _Plan(NamedTuple):
-    """Global rows of one batch, the epoch that each belongs to, and a seed for whatever is random about each."""
+    """The block of the order in which a batch begins, its global rows, the epoch that each belongs to, and a seed for
+    whatever is random about each."""
 
+    block: tuple[int, int]
     rows: list[int]
     epochs: list[int]
     seeds: list[int]
@@ -281,12 +292,14 @@ def _prefetched(work: Callable[[Task], Result], tasks: Iterable[Task], threads: 
 
 
 def _fetched(source: _Source, plans: Iterator[_Plan], batches: int) -> Iterator[tuple[_Source, _Plan]]:
-    """Each plan with the source to read it from: `batches` at a time are asked for, one such group ahead."""
+    """Each plan with the source to read it from: those of one block are asked for together, `batches` at most, one such
+    group ahead."""
     current: list[tuple[_Source, _Plan]] = []
-    while group := list(itertools.islice(plans, batches)):
-        ahead = source.fetched(np.concatenate([plan.rows for plan in group]))
-        yield from current
-        current = [(ahead, plan) for plan in group]
+    for _, block in itertools.groupby(plans, key=attrgetter("block")):
+        while group := list(itertools.islice(block, batches)):
+            ahead = source.fetched(np.concatenate([plan.rows for plan in group]))
+            yield from current
+            current = [(ahead, plan) for plan in group]
     yield from current
 
 
@@ -351,7 +364,7 @@ class Loader:
         """Batches from where the cursor stands; one may span the end of an epoch."""
         step = self._batch_size * self._world
         starts = itertools.count(self._position + self._rank * self._batch_size, step)
-        plans = (self._plan(self._order.at(start, self._batch_size), start) for start in starts)
+        plans = (self._plan(self._order.at(start, self._batch_size), start, self._order.block(start)) for start in starts)
         for batch in self._read(plans):
             self._position += step
             yield batch
@@ -359,12 +372,12 @@ class Loader:
     def epoch(self) -> Iterator[Any]:
         """This rank's share of one pass in the order of the index, the last batch short; the cursor stays."""
         starts = range(self._rank * self._batch_size, len(self), self._batch_size * self._world)
-        return self._read(self._plan(np.arange(start, min(start + self._batch_size, len(self))), start) for start in starts)
+        return self._read(self._plan(np.arange(start, min(start + self._batch_size, len(self))), start, (0, 0)) for start in starts)
 
-    def _plan(self, places: Array, position: int) -> _Plan:
+    def _plan(self, places: Array, position: int, block: tuple[int, int]) -> _Plan:
         """The batch of the samples `places` (B,) among the chosen, at stream positions `position`, ..."""
         rows, epochs = self.rows[places], (position + np.arange(len(places))) // len(self)
-        return _Plan(rows.tolist(), epochs.tolist(), row_seeds(self._order.seed, epochs, rows).tolist())
+        return _Plan(block, rows.tolist(), epochs.tolist(), row_seeds(self._order.seed, epochs, rows).tolist())
 
     def _read(self, plans: Iterator[_Plan]) -> Iterator[Any]:
         remote = any(reader.index.files.remote for reader in self._source.readers)
@@ -390,10 +403,10 @@ def _arrays(indexes: Sequence[Index], signals: Sequence[str] | None) -> list[str
 
 
 def _batches_ahead(readers: Sequence[Reader], chosen: Sequence[Array], batch_size: int) -> int:
-    """How many batches to ask for at once: a block of the order, whose chunks are then whole, or AHEAD_BYTES."""
+    """How many batches to ask for at once, at most: a block of the order, whose chunks are then whole, or AHEAD_BYTES."""
     sizes = sum(int(np.maximum(r.index.size[rows][:, r.columns], 0).sum()) for r, rows in zip(readers, chosen, strict=True))
     samples = min(CHUNK * CHUNKS_PER_BLOCK, AHEAD_BYTES * sum(map(len, chosen)) // max(1, sizes))
-    return max(1, round(samples / batch_size))
+    return max(1, -(-samples // batch_size))
 
 
 class Mixture:
