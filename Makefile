@@ -7,7 +7,7 @@ export DAGSTER_HOME := $(NEUROFM_HOME)/dagster
 # Small models on few cores: threads that wait for each other cost more than they give.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo full ui doctor test slow lint golden bench clean
+.PHONY: help setup demo full shards ui doctor test slow lint golden bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -29,6 +29,9 @@ demo: setup  ## the whole graph at size tiny, from raw recordings to a release b
 
 full: setup  ## the same over every dataset that is here
 	@$(PY) -m neurofm_assets.demo --full
+
+shards: setup  ## one dataset, from raw files to shards: make shards DATASET=name
+	@$(PY) -m neurofm_assets.demo --shards $(DATASET)
 
 ui: setup  ## Dagster's pages, at http://localhost:3000
 	@$(PY) -m neurofm_assets.instance

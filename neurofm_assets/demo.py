@@ -1,7 +1,7 @@
 """``make demo``: the whole graph at size tiny, seed 0, in this process, with a line per artifact.
 
 The simulation always, three small real sets where NEUROFM_DATA names them; ``--full`` takes every
-dataset that is here. What was made before is found again, so a second run computes nothing. Runs are
+dataset that is here, ``--shards`` (``make shards``) those that it names, to their shards. What was made before is found again, so a second run computes nothing. Runs are
 kept in NEUROFM_HOME, where ``make ui`` shows them.
 """
 
@@ -25,7 +25,7 @@ from neurofm_assets.definitions import build_defs
 from neurofm_assets.instance import write_settings
 from neurofm_assets.partitions import CARDS, LABELLED, MODALITIES, RUNS, modalities_of, run_key
 from neurofm_ml.jobs import JobResult, JobSpec
-from neurofm_ml.knowledge.cards import mistakes
+from neurofm_ml.knowledge.cards import datasets, mistakes
 from neurofm_ml.knowledge.corpora import corpora, corpus_files
 from neurofm_ml.knowledge.files import is_here
 from neurofm_ml.knowledge.tables import table_files, tables
@@ -56,14 +56,16 @@ def main(argv: Sequence[str]) -> int:
     start = time.perf_counter()
     parser = argparse.ArgumentParser(prog="python -m neurofm_assets.demo", description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--full", action="store_true", help="every dataset that is here, not the small ones alone")
-    wanted = list(CARDS) if parser.parse_args(argv).full else list(SMALL)
+    parser.add_argument("--shards", nargs="+", metavar="DATASET", type=known, help="these datasets alone, to their shards and no further")
+    args = parser.parse_args(argv)
+    wanted = args.shards or (list(CARDS) if args.full else list(SMALL))
     names = [name for name in wanted if is_here(CARDS[name])]
     print(f"datasets: {', '.join(names)}")
     if absent := [name for name in wanted if name not in names]:
         print(f"not here: {', '.join(absent)} (NEUROFM_DATA is {os.environ.get('NEUROFM_DATA') or 'not set'}; each card names its files)")
     wrong: dict[str, str] = {}
     try:
-        rows = [row for run in runs(names, wrong) for row in run]
+        rows = [row for run in runs(names, wrong, STEPS[:1] if args.shards else STEPS) for row in run]
     except WRONG as error:
         print(f"stopped: {said(error)}", file=sys.stderr)
         return 1
@@ -72,10 +74,20 @@ def main(argv: Sequence[str]) -> int:
         return 130
     made = sum(row[4] == "made" for row in rows)
     print(f"\n{table(rows)}\n\n{made} made, {len(rows) - made} found, {time.perf_counter() - start:.0f} s in all")
-    print(NEXT.format(bundle=next(row[-1] for row in rows if row[0] == "bundle")))
+    if bundles := [row[-1] for row in rows if row[0] == "bundle"]:
+        print(NEXT.format(bundle=bundles[0]))
     for mistake in (*mistakes(), *(f"{name}: {what}" for name, what in wrong.items())):
         print(f"left out: {mistake}", file=sys.stderr)
-    return 1 if wrong or mistakes() else 0
+    return 1 if wrong or mistakes() or not rows else 0
+
+
+def known(name: str) -> str:
+    """A dataset's name from the command line. Raises ArgumentTypeError for an unknown one, with the nearest."""
+    try:
+        datasets()[name]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return name
 
 
 #: What a wrong file, card or setting ends in.
@@ -87,14 +99,14 @@ Next:
   make full   every dataset that is here"""
 
 
-def runs(names: Sequence[str], wrong: dict[str, str]) -> Iterator[list[Row]]:
-    """Make everything for the datasets, one Dagster run per job and partition; yields the rows of each run.
+def runs(names: Sequence[str], wrong: dict[str, str], steps: Sequence[Any] = STEPS) -> Iterator[list[Row]]:
+    """Make all that the steps make of the datasets, one Dagster run per job and partition; yields the rows of each run.
 
     A dataset (or corpus) at which something goes wrong is left out of what follows, and `wrong` says why.
     """
     defs = build_defs(compute=Told())
     with instance() as dagster:
-        for step in STEPS:
+        for step in steps:
             job = defs.resolve_job_def(step.name)
             fine = [name for name in names if name not in wrong]
             ops = {op.name: config_of(op, fine) for op in job.all_node_defs if isinstance(op, dg.OpDefinition)}
