@@ -54,7 +54,7 @@ def pages(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
     return {seen.asset_key.path[-1]: {label: entry.value for label, entry in seen.metadata.items()} for seen in events}
 
 
-def test_what_one_machine_made_the_next_one_finds_and_shows(ran: Ran, store_on: Callable[[str], Store]) -> None:
+def test_what_one_machine_made_the_next_one_finds_shows_and_reads_where_it_lies(ran: Ran, store_on: Callable[[str], Store]) -> None:
     first = pages(materialize(store_on("one"), "recordings", "quality", "shards"))
     made = list(ran)
     second = pages(materialize(two := store_on("two"), "recordings", "quality", "shards"))
@@ -65,6 +65,7 @@ def test_what_one_machine_made_the_next_one_finds_and_shows(ran: Ran, store_on: 
         assert page["path"].startswith(two.home)
     files = sorted(path.name for path in Path(second["shards"]["path"]).iterdir())
     assert files == ["plot.png"], "a machine that only plans holds what it shows"
+    assert json.loads(open_files(two.url(shards, "simulation")).read("content.json"))[0] == "write_shards"
 
 
 def test_what_one_machine_made_the_next_one_builds_on(ran: Ran, store_on: Callable[[str], Store]) -> None:
@@ -76,13 +77,6 @@ def test_what_one_machine_made_the_next_one_builds_on(ran: Ran, store_on: Callab
     assert [name for name, _ in ran] == ["ingest", "assess_quality", "write_shards"]
     assert (Path(two.get(recordings, "simulation")) / "content.json").exists()
     assert store_on("one").here(shards, ["simulation"]) == ["simulation"]
-
-
-def test_shards_are_read_where_they_lie(ran: Ran, store_on: Callable[[str], Store]) -> None:
-    materialize(store_on("one"), "recordings", "quality", "shards")
-    two = store_on("two")
-    assert json.loads(open_files(two.url(shards, "simulation")).read("content.json"))[0] == "write_shards"
-    assert not list(Path(two.home).rglob("content.json"))
 
 
 def test_there_is_no_url_without_a_store(ran: Ran, store_on: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch) -> None:
