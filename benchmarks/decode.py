@@ -39,7 +39,8 @@ from neurofm_ml.evaluation.ridge import fit_ridge
 from neurofm_ml.evaluation.tasks import Case, DecodingData, find_cases
 from neurofm_ml.files import home
 from neurofm_ml.jobs import JobSpec, run
-from neurofm_ml.knowledge.cards import datasets, raw_files
+from neurofm_ml.knowledge.cards import datasets
+from neurofm_ml.knowledge.files import raw_files
 from neurofm_ml.metrics import r2
 from neurofm_ml.models import NeuroFMx
 from neurofm_ml.training.adapt import fine_tune, validation_r2

@@ -63,6 +63,8 @@ def main(argv: Sequence[str]) -> int:
     print(f"datasets: {', '.join(names)}")
     if absent := [name for name in wanted if name not in names]:
         print(f"not here: {', '.join(absent)} (NEUROFM_DATA is {os.environ.get('NEUROFM_DATA') or 'not set'}; each card names its files)")
+    if not names:
+        return 1
     wrong: dict[str, str] = {}
     try:
         rows = [row for run in runs(names, wrong, STEPS[:1] if args.shards else STEPS) for row in run]
@@ -78,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
         print(NEXT.format(bundle=bundles[0]))
     for mistake in (*mistakes(), *(f"{name}: {what}" for name, what in wrong.items())):
         print(f"left out: {mistake}", file=sys.stderr)
-    return 1 if wrong or mistakes() or not rows else 0
+    return 1 if wrong or mistakes() else 0
 
 
 def known(name: str) -> str:

@@ -21,8 +21,8 @@ from typing import Any
 import yaml
 
 from neurofm_ml.files import git_revision, home
-from neurofm_ml.knowledge import cards, corpora, tables
-from neurofm_ml.knowledge.cards import Rooted, data_root
+from neurofm_ml.knowledge import cards, corpora, files, tables
+from neurofm_ml.knowledge.roots import Rooted, data_root
 
 #: Where jobs may run, as NEUROFM_ENV has it.
 ENVIRONMENTS = ("local", "workstation", "kubernetes")
@@ -195,7 +195,7 @@ def _environment_of(settings: Any) -> Iterator[str]:
 def data() -> Iterator[Finding]:
     """What is here, what is not and why, and what is wrong with cards."""
     datasets, kinds = cards.datasets(), {"tables": tables.tables(), "corpora": corpora.corpora()}
-    yield from _here("datasets", {name: (datasets[name], cards.is_here(datasets[name])) for name in datasets})
+    yield from _here("datasets", {name: (datasets[name], files.is_here(datasets[name])) for name in datasets})
     yield from _here("tables", {name: (card, bool(tables.table_files(card))) for name, card in _cards(kinds["tables"])})
     yield from _here("corpora", {name: (card, bool(corpora.corpus_files(card))) for name, card in _cards(kinds["corpora"])})
     for mistake in (*cards.mistakes(), *tables.mistakes(), *corpora.mistakes()):

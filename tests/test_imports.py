@@ -71,6 +71,8 @@ ASSETS_MAY_IMPORT = {
     "knowledge.cards",
     "knowledge.claims",
     "knowledge.corpora",
+    "knowledge.files",
+    "knowledge.roots",
     "knowledge.tables",
 }
 

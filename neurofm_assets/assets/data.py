@@ -12,7 +12,7 @@ from neurofm_assets.partitions import CARDS, DATASET_TO_MODALITY, DATASETS, MODA
 from neurofm_assets.store import Store
 from neurofm_ml import presets
 from neurofm_ml.jobs import JOBS
-from neurofm_ml.knowledge.cards import raw_files
+from neurofm_ml.knowledge.files import raw_files
 from neurofm_ml.knowledge.tables import table_files
 from neurofm_ml.knowledge.tables import tables as table_cards
 

@@ -14,8 +14,10 @@ from typing import Any, cast
 
 from neurofm_ml.data.sources import SOURCES, fetch
 from neurofm_ml.knowledge import cards, corpora, tables
-from neurofm_ml.knowledge.cards import ArchiveSpec, DatasetCard, data_root, datasets, is_here, raw_files
+from neurofm_ml.knowledge.cards import ArchiveSpec, DatasetCard, datasets
 from neurofm_ml.knowledge.corpora import CorpusCard, corpus_files
+from neurofm_ml.knowledge.files import is_here, raw_files
+from neurofm_ml.knowledge.roots import data_root
 from neurofm_ml.knowledge.tables import TableCard, table_files
 from neurofm_ml.registry import Registry
 

@@ -89,6 +89,8 @@ def _summed(counts: Array, sfreq: float, grid: Grid, where: str) -> Array:
             f"{where}: counts were binned at {sfreq:g} Hz, which no whole number of bins brings to the grid's {grid.hz:g} Hz; set "
             f"grid_hz to {sfreq:g}, or to a half, a third, ... of it."
         )
+    if len(counts) < grid.n * each:
+        raise ValueError(f"{where}: its bins do not begin with those of the grid, at {grid.t0:g} s; give the signals one start (t0).")
     return counts if each == 1 else counts[: grid.n * each].reshape(grid.n, each, -1).sum(axis=1)
 
 
@@ -115,8 +117,9 @@ def resampled(series: Signal | Samples, grid: Grid) -> Array:
 
 
 def _placed(times: Array, values: Array, grid: Grid) -> Array:
+    """Each sample in the bin that holds its time: rounding would take samples at the centres of bins two by two."""
     out = np.full((grid.n, values.shape[1]), np.nan)
-    bins = np.round((times - grid.t0) * grid.hz).astype(int)
+    bins = np.floor((times - grid.t0) * grid.hz + 1e-6).astype(int)
     inside = (bins >= 0) & (bins < grid.n)
     out[bins[inside]] = values[inside]
     return out

@@ -19,7 +19,9 @@ from neurofm_ml.data.readers import READERS
 from neurofm_ml.data.readers.subjects import subject_of
 from neurofm_ml.data.recordings import load_recording, save_recording
 from neurofm_ml.files import file_hash
-from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, atlases, data_root, datasets, files_of, find_recordings
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, datasets
+from neurofm_ml.knowledge.files import atlases, files_of, find_recordings
+from neurofm_ml.knowledge.roots import data_root
 from neurofm_ml.presets import IngestConfig
 from neurofm_ml.types import Check, Recording, Report, Series, SpikeTrain
 

@@ -40,21 +40,28 @@ class LazyArray:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def rows(self, start: int, stop: int) -> Array:
+        """(stop - start, n_chans). Raises ValueError for a file that gives fewer rows than it promised."""
+        found = self.read(start, stop)
+        if len(found) != stop - start:
+            raise ValueError(f"rows {start} to {stop} were asked for and the file gave {len(found)}; it is cut short, get it again.")
+        return found
+
     def __getitem__(self, key: Any) -> Array:
         """Rows by slice or number, then whatever numpy allows for the channels."""
         rows, *rest = key if isinstance(key, tuple) else (key,)
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
             if step > 0:
-                found = self.read(start, max(start, stop))[::step]
+                found = self.rows(start, max(start, stop))[::step]
                 return found[(slice(None), *rest)]
         elif isinstance(rows, (int, np.integer)):
             row = range(len(self))[rows]
-            return self.read(row, row + 1)[(0, *rest)]
+            return self.rows(row, row + 1)[(0, *rest)]
         raise TypeError(f"rows of values in a file are asked for by a number or a slice onwards, not {rows!r}; use np.asarray to read all.")
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        return self.read(0, len(self)).astype(dtype or self.dtype, copy=False)
+        return self.rows(0, len(self)).astype(dtype or self.dtype, copy=False)
 
     def __repr__(self) -> str:
         return f"LazyArray({self.shape[0]} x {self.shape[1]}, {self.nbytes / 1e6:.1f} MB)"
@@ -100,5 +107,5 @@ def laid_end_to_end(parts: Sequence[Array]) -> Array:
 def mapped(values: Array, function: Callable[[Array], Array]) -> Array:
     """`function` of every value (n_times, n_chans), row by row as they are read."""
     if isinstance(values, LazyArray):
-        return lazy(values.shape, lambda start, stop: function(values.read(start, stop)), values.together)
+        return lazy(values.shape, lambda start, stop: function(values.rows(start, stop)), values.together)
     return function(values)

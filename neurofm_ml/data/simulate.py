@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, SignalSpec, fill
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, SignalSpec
+from neurofm_ml.knowledge.files import fill
 from neurofm_ml.types import Array, Recording, Series, Signal, SpikeTrain, Subject
 
 DURATION_S = 300.0

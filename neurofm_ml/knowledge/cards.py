@@ -2,29 +2,24 @@
 
 A card is one YAML file. The package's own cards stand in ``knowledge/datasets``; a user's cards
 stand in the folder named by ``NEUROFM_CARDS`` and need no code. Raw files lie under
-``NEUROFM_DATA``. Unknown fields are refused by name. How the files are decoded is the business of
-``neurofm_ml.data.readers``.
+``NEUROFM_DATA``: ``files.py`` finds them. Unknown fields are refused by name. How the files are decoded is the
+business of ``neurofm_ml.data.readers``.
 """
 
-import functools
-import logging
 import os
 import re
-from dataclasses import field, replace
+from dataclasses import field
 from dataclasses import fields as dataclass_fields
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal
 
-import yaml
-
-from neurofm_ml.config import config, from_dict
+from neurofm_ml.config import config
+from neurofm_ml.knowledge.roots import check_inside, check_root
+from neurofm_ml.knowledge.yaml_cards import cards_of, mistakes_in, read_yaml_card
 from neurofm_ml.registry import Registry
 from neurofm_ml.types import MODALITIES, Subject
 
-_LOG = logging.getLogger(__name__)
-_PACKAGE_CARDS = Path(__file__).parent / "datasets"
 NAME = re.compile(r"[a-z0-9_]+")
-_PLACEHOLDER = re.compile(r"\{(\w+)\}")
 #: Endings of files that say where channels are; other `positions` are montages.
 PLACES = (".nii", ".nii.gz", ".csv", ".tsv", ".txt")
 
@@ -291,10 +286,7 @@ class DatasetCard:
                     f"spikes; set gap_s to at least {signal.bin_s:g}."
                 )
         check_inside("pattern", self.pattern)
-        if ".." in PurePosixPath(self.root).parts:
-            raise ValueError(
-                f"root is {self.root!r}; it must not climb out with '..': give the whole path, or put the card above its files."
-            )
+        check_root(self.root)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -307,175 +299,23 @@ class DatasetCard:
         return {name: signal for name, signal in self.signals.items() if name not in made}
 
 
-def check_inside(what: str, pattern: str) -> None:
-    path = PurePosixPath(pattern)
-    if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{what} is {pattern!r}; it must stay inside the card's root, without '..'.")
-
-
 # ---------------------------------------------------------------- the cards there are
 def read_card(path: Path) -> DatasetCard:
     """One card file. Raises ValueError naming file and field.
 
     A user's card without `root`, or with a relative one that is not under NEUROFM_DATA, starts from its own folder.
     """
-    try:
-        values = yaml.safe_load(path.read_text())
-        if not isinstance(values, dict):
-            raise ValueError("it holds no fields; write 'name: ...', 'title: ...' and so on.")
-        card = from_dict(DatasetCard, values, "card")
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}{unreadable(error)}") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    return replace(card, root=root_beside(card, path))
-
-
-def unreadable(error: yaml.YAMLError) -> str:
-    """What is wrong with YAML on one line, to follow the file's name."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-        return f", line {error.problem_mark.line + 1}, is no YAML: {error.problem}; look at that line and the one before."
-    return f" is no YAML: {error}."
-
-
-def root_beside(card: "Rooted", path: Path) -> str:
-    """The root of the card that was read from `path`: the folder of a user's card, where NEUROFM_DATA does not hold the root."""
-    root = data_root(card)
-    if path.is_relative_to(_PACKAGE_CARDS.parent) or (card.root and root and root.is_dir()):
-        return card.root
-    return str(path.parent.absolute() / card.root)
+    return read_yaml_card(DatasetCard, path)
 
 
 def datasets() -> Registry[DatasetCard]:
     """Every card: the package's, then those of the folder NEUROFM_CARDS; a wrong one among these is left out (`mistakes`)."""
-    return _read_all(os.environ.get("NEUROFM_CARDS", ""), os.environ.get("NEUROFM_DATA", ""))[0]
+    return cards_of(DatasetCard, "dataset", "datasets")
 
 
 def mistakes() -> tuple[str, ...]:
     """What is wrong with the cards of NEUROFM_CARDS that were left out: one line each, naming file and field."""
-    return _read_all(os.environ.get("NEUROFM_CARDS", ""), os.environ.get("NEUROFM_DATA", ""))[1]
-
-
-@functools.cache
-def _read_all(folder: str, _data: str) -> tuple[Registry[DatasetCard], tuple[str, ...]]:
-    registry: Registry[DatasetCard] = Registry("dataset")
-    for path in sorted(_PACKAGE_CARDS.glob("*.yaml")):
-        card = read_card(path)
-        registry.add(card.name, card)
+    folder = os.environ.get("NEUROFM_CARDS")
     if folder and not Path(folder).is_dir():
-        wrong = [f"NEUROFM_CARDS is {folder!r}, which is no folder; point it at a folder of cards or unset it."]
-    else:
-        wrong = [said for path in (sorted(Path(folder).glob("*.y*ml")) if folder else []) if (said := _add(registry, path))]
-    for said in wrong:
-        _LOG.warning("a card is left out: %s", said)
-    return registry, tuple(wrong)
-
-
-def _add(registry: Registry[DatasetCard], path: Path) -> str:
-    """Add a user's card; what is wrong with it, or "". One typing error must not take the other datasets away."""
-    try:
-        card = read_card(path)
-    except ValueError as error:
-        return str(error)
-    if card.name in registry:
-        return f"{path}: name {card.name!r} is taken by another card; choose another name."
-    registry.add(card.name, card)
-    return ""
-
-
-# ---------------------------------------------------------------- their files
-class Rooted(Protocol):
-    """Any card: of a dataset, a table, a corpus."""
-
-    @property
-    def root(self) -> str: ...
-
-
-def data_root(card: Rooted) -> Path | None:
-    """Folder that the card's patterns start from: `root` under NEUROFM_DATA, or `root` itself when absolute.
-    None when NEUROFM_DATA is needed and unset."""
-    data = os.environ.get("NEUROFM_DATA")
-    if Path(card.root).is_absolute():
-        return Path(card.root)
-    return Path(data) / card.root if data else None
-
-
-def find_recordings(card: DatasetCard) -> tuple[RecordingSpec, ...]:
-    """The recordings listed in the card, or those whose files match its pattern without those left out, sorted by id."""
-    root, expression = data_root(card), _as_expression(card.pattern)
-    if card.recordings or not card.pattern or root is None:
-        return card.recordings
-    matches = (expression.fullmatch(p.relative_to(root).as_posix()) for p in root.glob(_PLACEHOLDER.sub("*", card.pattern)))
-    found = {tuple(m.groupdict().items()): m.groupdict() for m in matches if m}
-    specs = [RecordingSpec(id=values.pop("id", None) or "_".join(values.values()), values=values) for values in found.values()]
-    return tuple(sorted((_with_subject(s) for s in specs if s.id not in card.leave_out), key=lambda s: s.id))
-
-
-def _with_subject(spec: RecordingSpec) -> RecordingSpec:
-    return replace(spec, subject=Subject(spec.values["subject"])) if "subject" in spec.values else spec
-
-
-def _as_expression(pattern: str) -> re.Pattern[str]:
-    """``{id}`` captures, a repeated ``{id}`` must agree, ``*`` matches within one name."""
-    seen: set[str] = set()
-    expression = ""
-    for piece in re.split(r"(\{\w+\}|\*)", pattern):
-        if match := _PLACEHOLDER.fullmatch(piece):
-            name = match[1]
-            expression += f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+)"
-            seen.add(name)
-        else:
-            expression += "[^/]*" if piece == "*" else re.escape(piece)
-    return re.compile(expression)
-
-
-def fill(template: str, spec: RecordingSpec) -> str:
-    """`template` with its ``{names}`` replaced by those of one recording."""
-
-    def value(match: re.Match[str]) -> str:
-        if match[1] not in spec.names:
-            raise ValueError(
-                f"{template!r} names {{{match[1]}}}, which recording {spec.id!r} does not have; it has {', '.join(spec.names)}."
-            )
-        return spec.names[match[1]]
-
-    return _PLACEHOLDER.sub(value, template)
-
-
-def recording_files(card: DatasetCard, spec: RecordingSpec, pattern: str) -> list[Path]:
-    """Files of one recording that match `pattern`, sorted. Raises ValueError when there are none."""
-    root = data_root(card)
-    if root is None:
-        raise ValueError(f"{card.name}/{spec.id}: NEUROFM_DATA is unset; point it at the folder that holds {card.root}.")
-    if not (files := sorted(root.glob(fill(pattern, spec)))):
-        raise ValueError(
-            f"{card.name}/{spec.id}: no file matches {root / fill(pattern, spec)}; get it from {card.source}, or correct the pattern."
-        )
-    return files
-
-
-def raw_files(card: DatasetCard) -> list[Path]:
-    """Every raw file of the card that is here, sorted; [] when none is."""
-    found = {file for spec in find_recordings(card) for file in files_of(card, spec)}
-    root, shared = data_root(card), [*([card.subjects.file] if card.subjects else []), *atlases(card)]
-    return sorted(found.union(root / name for name in shared if (root / name).exists())) if root and found else []
-
-
-def files_of(card: DatasetCard, spec: RecordingSpec) -> list[Path]:
-    """The files of one recording that are here, sorted."""
-    root = data_root(card)
-    described: list[SignalSpec | IntervalSpec] = [*card.signals.values(), *card.intervals.values()]
-    own = [d for d in described if not d.recordings or spec.id in d.recordings]
-    patterns = {fill(p, spec) for d in own if (p := d.file or card.pattern)}
-    return sorted({file for pattern in patterns for file in root.glob(pattern)}) if root else []
-
-
-def atlases(card: DatasetCard) -> list[str]:
-    """Files under the card's root that say where channels are: atlases, masks, tables of coordinates."""
-    placed = {s.positions for s in card.signals.values() if s.positions.endswith(PLACES)}
-    return sorted(placed | {s.mask for s in card.signals.values() if s.mask})
-
-
-def is_here(card: DatasetCard) -> bool:
-    """Whether the card can be read: its files are here, or it needs none."""
-    return not (card.pattern or any(s.file for s in card.signals.values())) or bool(raw_files(card))
+        return (f"NEUROFM_CARDS is {folder!r}, which is no folder; point it at a folder of cards or unset it.",)
+    return mistakes_in(DatasetCard, "dataset", "datasets")

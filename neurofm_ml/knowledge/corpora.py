@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from neurofm_ml.config import config
-from neurofm_ml.knowledge.cards import NAME, ArchiveSpec, check_inside, data_root
+from neurofm_ml.knowledge.cards import NAME, ArchiveSpec
+from neurofm_ml.knowledge.roots import check_inside, check_root, data_root
 from neurofm_ml.knowledge.yaml_cards import cards_of, mistakes_in
 from neurofm_ml.registry import Registry
 
@@ -42,7 +43,11 @@ class CorpusCard:
             raise ValueError(f"{self.name!r} is no name for a corpus; use a-z, 0-9 and _.")
         if unknown := sorted(set(self.expected) - {"studies", "contrasts", "peaks"}):
             raise ValueError(f"expected names {', '.join(unknown)}; the numbers of a corpus are studies, contrasts and peaks.")
-        check_inside("file", self.file)
+        check_root(self.root)
+        for name in (self.file, *self.beside):
+            check_inside("file", name)
+        if self.package and not self.package.isidentifier():
+            raise ValueError(f"package is {self.package!r}; name an installed package, without dots.")
 
 
 def corpora() -> Registry[CorpusCard]:

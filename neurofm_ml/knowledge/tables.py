@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from neurofm_ml.config import config
-from neurofm_ml.knowledge.cards import NAME, check_inside, data_root
+from neurofm_ml.knowledge.cards import NAME
+from neurofm_ml.knowledge.roots import check_inside, check_root, data_root
 from neurofm_ml.knowledge.yaml_cards import cards_of, mistakes_in
 from neurofm_ml.registry import Registry
 
@@ -109,6 +110,7 @@ class TableCard:
             raise ValueError(f"{self.name!r} is no name for a table; use a-z, 0-9 and _.")
         if not self.key or not self.files or self.files[0].in_order:
             raise ValueError(f"table {self.name!r} needs a key and files, the first of which holds the key.")
+        check_root(self.root)
         if unknown := sorted(set(self.expected) - {"n_rows", "n_columns"}):
             raise ValueError(f"expected names {', '.join(unknown)}; the numbers of a table are n_rows and n_columns.")
 

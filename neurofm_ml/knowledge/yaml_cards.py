@@ -1,4 +1,5 @@
-"""Cards in YAML other than datasets': the package's folder of a kind, and the user's under ``NEUROFM_CARDS``."""
+"""Cards in YAML: those of the package's folder of a kind, and the user's. A user's datasets lie in the folder ``NEUROFM_CARDS``, cards of
+other kinds in folders under it that are called as the package's."""
 
 import functools
 import logging
@@ -10,7 +11,7 @@ from typing import Any, TypeVar, cast
 import yaml
 
 from neurofm_ml.config import from_dict
-from neurofm_ml.knowledge.cards import root_beside, unreadable
+from neurofm_ml.knowledge.roots import root_beside
 from neurofm_ml.registry import Registry
 
 T = TypeVar("T")
@@ -18,18 +19,28 @@ _LOG = logging.getLogger(__name__)
 
 
 def read_yaml_card(cls: type[T], path: Path) -> T:
-    """One card of the class `cls`. Raises ValueError naming file and field. Its root is as that of a dataset's card."""
+    """One card of the class `cls`. Raises ValueError naming file and field."""
     try:
-        card: Any = from_dict(cls, yaml.safe_load(path.read_text()) or {}, "card")
+        values = yaml.safe_load(path.read_text())
+        if not isinstance(values, dict):
+            raise ValueError("it holds no fields; write 'name: ...', 'title: ...' and so on.")
+        card: Any = from_dict(cls, values, "card")
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}{unreadable(error)}") from None
+        raise ValueError(f"{path}{_unreadable(error)}") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return cast(T, replace(card, root=root_beside(card, path)))
 
 
+def _unreadable(error: yaml.YAMLError) -> str:
+    """What is wrong with YAML on one line, to follow the file's name."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f", line {error.problem_mark.line + 1}, is no YAML: {error.problem}; look at that line and the one before."
+    return f" is no YAML: {error}."
+
+
 def cards_of(cls: type[T], kind: str, folder: str) -> Registry[T]:
-    """Every card of a kind ("table"): those of the package's `folder` ("tables"), then of the same folder in NEUROFM_CARDS.
+    """Every card of a kind ("table"): those of the package's `folder` ("tables"), then the user's.
 
     A wrong card among these is left out, and the log says why: one typing error must not take the others away.
     """
@@ -52,11 +63,13 @@ def _cards(cls: Any, kind: str, folder: str, users: str, _data: str) -> tuple[Re
         card = read_yaml_card(cls, path)
         registry.add(card.name, card)
     wrong = []
-    for path in sorted(Path(users, folder).glob("*.y*ml")) if users else []:
+    beneath = "" if folder == "datasets" else folder
+    for path in sorted(Path(users, beneath).glob("*.y*ml")) if users else []:
         try:
             card = read_yaml_card(cls, path)
             registry.add(card.name, card)
         except ValueError as error:
-            wrong.append(f"{path}: {str(error).removeprefix(f'{path}: ')}")
+            said = str(error)
+            wrong.append(said if said.startswith(str(path)) else f"{path}: {said}")
             _LOG.warning("a card is left out: %s", wrong[-1])
     return registry, tuple(wrong)

@@ -22,7 +22,10 @@ def read_tables(path: Path) -> Foci:
     """``coordinates.parquet`` of a studyset."""
     import pandas as pd
 
-    peaks = pd.read_parquet(path, columns=["id", "study_id", "x", "y", "z", "space", *STATISTICS])
+    try:
+        peaks = pd.read_parquet(path, columns=["id", "study_id", "x", "y", "z", "space", *STATISTICS])
+    except Exception as error:  # whatever a damaged file does to the parser
+        raise ValueError(f"{path} is damaged or no table of peaks ({error}); get it again.") from None
     return Foci(
         xyz=peaks[["x", "y", "z"]].to_numpy(float),
         study=peaks.study_id.to_numpy(str),

@@ -23,7 +23,11 @@ def is_sleuth(path: Path, head: bytes) -> bool:
 
 def read_sleuth(path: Path) -> Foci:
     """Every peak of a file. Raises ValueError naming the line that is wrong."""
-    lines = [(k, text) for k, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1) if (text := line.strip())]
+    try:
+        whole = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8 ({error}); save it as that, or get it again.") from None
+    lines = [(k, text) for k, line in enumerate(whole.splitlines(), 1) if (text := line.strip())]
     reference = _REFERENCE.match(lines[0][1]) if lines else None
     space = space_of(reference[1]) if reference else ""
     if space not in ("MNI", "TAL"):

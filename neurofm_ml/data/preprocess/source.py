@@ -9,7 +9,8 @@ import numpy as np
 
 from neurofm_ml.config import config
 from neurofm_ml.data.preprocess.base import Step, add_signal, as_signal, only
-from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, data_root, fill
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec
+from neurofm_ml.knowledge.files import path_of
 from neurofm_ml.types import Array, Recording, Signal
 
 Method = Literal["MNE", "dSPM", "sLORETA", "eLORETA"]
@@ -76,7 +77,7 @@ class LocaliseSources(Step):
     def apply(self, recording: Recording, names: Sequence[str], card: DatasetCard) -> Recording:
         signal = as_signal(recording, only(names))
         who = RecordingSpec(id=recording.id, subject=recording.subject, values={"session": recording.session})
-        found = localise(signal, (data_root(card) or Path()) / fill(self.forward, who), self.method, self.snr)
+        found = localise(signal, path_of(card, self.forward, who), self.method, self.snr)
         ch_names = tuple(f"source{i:04d}" for i in range(len(found.positions)))
         made = dataclasses.replace(
             signal, values=found.values.astype(np.float32), ch_names=ch_names, positions=found.positions, unit=self.method

@@ -12,8 +12,9 @@ from neurofm_ml.data.readers.base import Reader, each
 from neurofm_ml.data.readers.formats import FORMATS, format_of
 from neurofm_ml.data.simulate import simulate
 from neurofm_ml.data.tables import load_table
-from neurofm_ml.knowledge.cards import DatasetCard, SignalSpec, datasets, is_here, mistakes, read_card
+from neurofm_ml.knowledge.cards import DatasetCard, SignalSpec, datasets, mistakes, read_card
 from neurofm_ml.knowledge.corpora import CorpusCard, corpora
+from neurofm_ml.knowledge.files import is_here
 from neurofm_ml.knowledge.tables import TableCard, tables
 from neurofm_ml.registry import Registry
 from neurofm_ml.types import Foci, Recording, Table

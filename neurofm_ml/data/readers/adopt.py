@@ -10,7 +10,8 @@ import numpy as np
 from neurofm_ml.data.lazy import columns, mapped
 from neurofm_ml.data.readers.base import build, naming
 from neurofm_ml.data.readers.positions import positions_of
-from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, SignalSpec, fill, recording_files
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, SignalSpec
+from neurofm_ml.knowledge.files import fill, recording_files
 from neurofm_ml.types import Array, Recording, Samples, Series, Signal, SpikeTrain, Subject
 
 #: Channels of one regular or irregular series.

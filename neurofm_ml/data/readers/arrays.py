@@ -13,7 +13,8 @@ from neurofm_ml.data.readers.base import build, naming
 from neurofm_ml.data.readers.layouts import side_by_side
 from neurofm_ml.data.readers.positions import positions_of
 from neurofm_ml.data.readers.series import read_series, read_with_trials
-from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, SignalSpec, fill, recording_files
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, SignalSpec
+from neurofm_ml.knowledge.files import fill, recording_files
 from neurofm_ml.types import Intervals, Recording, Series, Signal, Subject
 
 

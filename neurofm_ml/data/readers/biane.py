@@ -15,7 +15,8 @@ import numpy as np
 from neurofm_ml.data.readers.base import build, naming
 from neurofm_ml.data.readers.series import read_series
 from neurofm_ml.data.readers.variables import load_columns
-from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, recording_files
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec
+from neurofm_ml.knowledge.files import recording_files
 from neurofm_ml.types import Array, Intervals, Recording
 
 

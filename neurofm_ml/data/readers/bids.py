@@ -17,7 +17,8 @@ from neurofm_ml.data.readers.adopt import adopt, data_file
 from neurofm_ml.data.readers.base import naming
 from neurofm_ml.data.readers.intervals import read_intervals
 from neurofm_ml.data.readers.tables import MISSING, read_table
-from neurofm_ml.knowledge.cards import DatasetCard, IntervalSpec, RecordingSpec, data_root
+from neurofm_ml.knowledge.cards import DatasetCard, IntervalSpec, RecordingSpec
+from neurofm_ml.knowledge.roots import data_root
 from neurofm_ml.types import Array, Intervals, Recording, Series, Signal, Subject
 
 _KINDS = ("eeg", "ieeg", "meg")

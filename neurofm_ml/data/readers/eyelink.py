@@ -16,7 +16,8 @@ import numpy as np
 
 from neurofm_ml.data.readers.adopt import adopt
 from neurofm_ml.data.readers.base import naming, series_from_times
-from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, recording_files
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec
+from neurofm_ml.knowledge.files import recording_files
 from neurofm_ml.types import Array, Intervals, Recording, Series, Subject
 
 #: Event -> (name of its intervals, columns after eye, start, end and duration).

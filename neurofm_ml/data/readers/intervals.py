@@ -12,7 +12,8 @@ import numpy as np
 
 from neurofm_ml.data.readers.tables import as_number, is_number
 from neurofm_ml.data.readers.variables import as_texts, load_columns, rows_where
-from neurofm_ml.knowledge.cards import IntervalSpec, RecordingSpec, fill
+from neurofm_ml.knowledge.cards import IntervalSpec, RecordingSpec
+from neurofm_ml.knowledge.files import fill
 from neurofm_ml.types import Array, Intervals, Recording
 
 

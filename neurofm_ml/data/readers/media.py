@@ -22,7 +22,8 @@ from neurofm_ml.data.readers.base import naming, series_from_times
 from neurofm_ml.data.readers.speech import SUFFIXES as ALIGNED
 from neurofm_ml.data.readers.speech import read_tiers, tier_features
 from neurofm_ml.data.readers.tables import read_table
-from neurofm_ml.knowledge.cards import SignalSpec, check_inside
+from neurofm_ml.knowledge.cards import SignalSpec
+from neurofm_ml.knowledge.roots import check_inside
 from neurofm_ml.types import Array, Recording, Samples, Signal, Subject
 
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff")

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from neurofm_ml.data.readers.base import build, check_times, naming
-from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, recording_files
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec
+from neurofm_ml.knowledge.files import recording_files
 from neurofm_ml.types import Array, Recording, Samples, Series, SpikeTrain
 
 _END = b"<End settings>\n"

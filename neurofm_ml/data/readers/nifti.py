@@ -15,7 +15,9 @@ import numpy as np
 from neurofm_ml.data.readers.base import build, naming
 from neurofm_ml.data.readers.positions import Atlas, centroids, read_atlas
 from neurofm_ml.data.readers.series import read_series
-from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, SignalSpec, data_root, recording_files
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, SignalSpec
+from neurofm_ml.knowledge.files import recording_files
+from neurofm_ml.knowledge.roots import data_root
 from neurofm_ml.types import Array, Recording, Series, Signal, Subject
 
 SUFFIXES = (".nii", ".nii.gz")

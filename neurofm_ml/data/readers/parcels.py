@@ -11,7 +11,8 @@ import numpy as np
 from neurofm_ml.data.readers.base import build, naming
 from neurofm_ml.data.readers.positions import positions_of
 from neurofm_ml.data.readers.tables import read_table
-from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, recording_files
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec
+from neurofm_ml.knowledge.files import recording_files
 from neurofm_ml.types import Array, Recording, Signal
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from neurofm_ml.data.readers.montages import montage
 from neurofm_ml.data.readers.tables import read_table
-from neurofm_ml.knowledge.cards import PLACES, DatasetCard, SignalSpec, data_root
+from neurofm_ml.knowledge.cards import PLACES, DatasetCard, SignalSpec
+from neurofm_ml.knowledge.roots import data_root
 from neurofm_ml.types import Array
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from neurofm_ml.data.readers.tables import is_number, read_table
 from neurofm_ml.data.readers.variables import load_columns
-from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, SubjectTable, data_root, fill
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, SubjectTable
+from neurofm_ml.knowledge.files import fill, path_of
+from neurofm_ml.knowledge.roots import data_root
 from neurofm_ml.types import Subject
 
 
@@ -18,7 +20,7 @@ def subject_of(card: DatasetCard, spec: RecordingSpec) -> Subject:
     table, root = card.subjects, data_root(card)
     if table is None or root is None:
         return subject
-    path = root / fill(table.file, spec)
+    path = path_of(card, table.file, spec)
     if not path.exists():
         raise ValueError(f"{path} is not there; the card names it as its table of subjects.")
     if not table.key:

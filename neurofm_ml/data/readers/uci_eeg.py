@@ -19,7 +19,8 @@ import numpy as np
 
 from neurofm_ml.data.readers.base import build, naming
 from neurofm_ml.data.readers.positions import positions_of
-from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, recording_files
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec
+from neurofm_ml.knowledge.files import recording_files
 from neurofm_ml.types import Array, Intervals, Recording, Signal
 
 _DIAGNOSES = {"a": "alcoholic", "c": "control"}

@@ -1,5 +1,6 @@
 """The job `read_table`: a table card -> `table.parquet`, `columns.parquet`, and whether the card's words hold."""
 
+import glob
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ from neurofm_ml.config import to_dict
 from neurofm_ml.data.tables.columns import Column
 from neurofm_ml.data.tables.join import Joined, as_table, join
 from neurofm_ml.files import write_json
-from neurofm_ml.knowledge.cards import data_root
-from neurofm_ml.knowledge.tables import TableCard, tables
+from neurofm_ml.knowledge.roots import check_inside, data_root
+from neurofm_ml.knowledge.tables import NamedFile, TableCard, tables
 from neurofm_ml.presets import TableConfig
 from neurofm_ml.types import Check, Report
 
@@ -81,5 +82,15 @@ def _unnamed(card: TableCard, joined: Joined) -> tuple[int, list[str]]:
     if named is None or root is None:
         return 0, []
     unnamed = np.flatnonzero([value is None for value in joined.columns[named.column].values])
-    patterns = {joined.rows[i]: named.pattern.format(**dict(zip(card.key, joined.keys[i], strict=True))) for i in unnamed}
+    patterns = {joined.rows[i]: _pattern(named, dict(zip(card.key, joined.keys[i], strict=True))) for i in unnamed}
     return len(unnamed), [row for row, pattern in patterns.items() if any(root.glob(pattern))]
+
+
+def _pattern(named: NamedFile, key: dict[str, str]) -> str:
+    """The pattern of one row's file. Raises ValueError for names that are not the key's, and for a key that leads out of the root."""
+    try:
+        pattern = named.pattern.format(**{name: glob.escape(cell) for name, cell in key.items()})
+    except (KeyError, AttributeError, IndexError) as error:
+        raise ValueError(f"pattern is {named.pattern!r}, which names {error}; the key is {', '.join(key)}.") from None
+    check_inside("pattern", pattern)
+    return pattern

@@ -12,7 +12,7 @@ import numpy as np
 
 from neurofm_ml.data.tables.columns import Column, Fault, parse
 from neurofm_ml.data.tables.files import read_columns
-from neurofm_ml.knowledge.cards import data_root
+from neurofm_ml.knowledge.roots import data_root
 from neurofm_ml.knowledge.tables import TableCard, TableFile, table_files
 from neurofm_ml.types import Array, Table
 

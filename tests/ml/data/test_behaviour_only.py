@@ -12,7 +12,8 @@ from neurofm_ml.data import read
 from neurofm_ml.data.grid import to_grid
 from neurofm_ml.data.windows import load_block
 from neurofm_ml.jobs import JobResult, JobSpec, run
-from neurofm_ml.knowledge.cards import DatasetCard, SignalSpec, datasets, find_recordings, raw_files
+from neurofm_ml.knowledge.cards import DatasetCard, SignalSpec, datasets
+from neurofm_ml.knowledge.files import find_recordings, raw_files
 from neurofm_ml.types import Recording, Samples, Signal, Subject
 
 DATA = Path(os.environ.get("NEUROFM_DATA") or "unset")

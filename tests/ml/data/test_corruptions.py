@@ -14,7 +14,8 @@ from neurofm_ml.data.quality import as_table, judge, measure
 from neurofm_ml.data.readers import READERS
 from neurofm_ml.data.simulate import simulate
 from neurofm_ml.jobs import JOBS
-from neurofm_ml.knowledge.cards import DatasetCard, SignalSpec, datasets, find_recordings, is_here
+from neurofm_ml.knowledge.cards import DatasetCard, SignalSpec, datasets
+from neurofm_ml.knowledge.files import find_recordings, is_here
 from neurofm_ml.presets import QualityConfig
 from neurofm_ml.types import Check, Intervals, Recording, Samples, Series, Signal
 

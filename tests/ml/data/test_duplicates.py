@@ -10,7 +10,8 @@ import pytest
 from neurofm_ml.data.duplicates import MARGIN, Repeat, find_repeats
 from neurofm_ml.data.readers import READERS
 from neurofm_ml.data.simulate import simulate
-from neurofm_ml.knowledge.cards import datasets, find_recordings, is_here
+from neurofm_ml.knowledge.cards import datasets
+from neurofm_ml.knowledge.files import find_recordings, is_here
 from neurofm_ml.types import Recording, Series, Signal, SpikeTrain, Subject
 
 RNG = np.random.default_rng

@@ -14,7 +14,7 @@ from neurofm_ml.config import to_dict
 from neurofm_ml.data.ingest import ingest
 from neurofm_ml.data.recordings import load_card, load_recording, load_recordings, save_recording
 from neurofm_ml.jobs import JobResult
-from neurofm_ml.knowledge import cards
+from neurofm_ml.knowledge import yaml_cards
 from neurofm_ml.knowledge.cards import datasets
 from neurofm_ml.knowledge.files import raw_files
 from neurofm_ml.presets import IngestConfig
@@ -213,7 +213,7 @@ def test_what_changed_is_read_again(my_data: Path, tmp_path_factory: pytest.Temp
         (my_data / "rest.csv").write_text("\n".join([*rows[:-1], "2.99,7,7"]))
     elif change == "the card":
         (my_data / "mine.yaml").write_text((my_data / "mine.yaml").read_text().replace("unit: uV", "unit: V"))
-        cards._read_all.cache_clear()
+        yaml_cards._cards.cache_clear()
     elif change == "the person":
         (my_data / "people.tsv").write_text((my_data / "people.tsv").read_text().replace("31", "32"))
     else:

@@ -35,7 +35,8 @@ from neurofm_ml.data.sources import (
     zenodo,
 )
 from neurofm_ml.data.sources.base import is_wanted
-from neurofm_ml.knowledge.cards import ArchiveSpec, datasets, find_recordings, is_here, recording_files
+from neurofm_ml.knowledge.cards import ArchiveSpec, datasets
+from neurofm_ml.knowledge.files import find_recordings, is_here, recording_files
 
 MD5 = hashlib.md5(b"data").hexdigest()
 SHA = hashlib.sha256(b"data").hexdigest()

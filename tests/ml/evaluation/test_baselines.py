@@ -196,7 +196,8 @@ def test_a_probe_reads_what_the_latents_hold(shards: Path) -> None:
 def test_reference_points_on_a_monkey(tmp_path: Path) -> None:
     """At least the plain baselines measured independently on the same blocks: ridge .56/.51, kNN .73/.72."""
     from neurofm_ml.data.ingest import ingest
-    from neurofm_ml.knowledge.cards import datasets, raw_files
+    from neurofm_ml.knowledge.cards import datasets
+    from neurofm_ml.knowledge.files import raw_files
 
     name = "monkey_m1_chewie"
     for folder in ("recordings", "shards"):

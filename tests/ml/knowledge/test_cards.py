@@ -8,19 +8,9 @@ import yaml
 
 from neurofm_ml.config import from_dict, to_dict
 from neurofm_ml.data.readers import READERS
-from neurofm_ml.knowledge.cards import (
-    DatasetCard,
-    RecordingSpec,
-    data_root,
-    datasets,
-    fill,
-    find_recordings,
-    is_here,
-    mistakes,
-    raw_files,
-    read_card,
-    recording_files,
-)
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, datasets, mistakes, read_card
+from neurofm_ml.knowledge.files import fill, find_recordings, is_here, raw_files, recording_files
+from neurofm_ml.knowledge.roots import data_root
 from neurofm_ml.types import Subject
 
 CARD = {
@@ -119,7 +109,8 @@ def test_a_wrong_card_is_refused(tmp_path: Path, changes: dict[str, object], mat
 
 
 @pytest.mark.parametrize(
-    ("text", "match"), [("", "it holds no fields"), ("name: [", "mine.yaml, line 1, is no YAML: expected the node content"), ("- a\n", "holds no fields")]
+    ("text", "match"),
+    [("", "it holds no fields"), ("name: [", "mine.yaml, line 1, is no YAML: expected the node content"), ("- a\n", "holds no fields")],
 )
 def test_a_file_that_is_no_card_is_refused(tmp_path: Path, text: str, match: str) -> None:
     path = tmp_path / "mine.yaml"
@@ -143,7 +134,7 @@ def test_a_name_taken_twice_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     write_card(tmp_path, name="uci_eeg")
     monkeypatch.setenv("NEUROFM_CARDS", str(tmp_path))
     (said,) = mistakes()
-    assert "mine.yaml: name 'uci_eeg' is taken" in said
+    assert "mine.yaml: dataset 'uci_eeg' is already registered" in said
     assert datasets()["uci_eeg"].title != "Mine"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from neurofm_ml.data.readers.base import naming
-from neurofm_ml.knowledge.cards import check_inside
+from neurofm_ml.knowledge.roots import check_inside
 
 #: BrainVision's number formats, in bytes.
 _BYTES = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4, "IEEE_FLOAT_64": 8}
