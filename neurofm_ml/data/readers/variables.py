@@ -214,8 +214,9 @@ def _from_r(path: Path, names: Sequence[str]) -> tuple[list[Array], tuple[str, .
     arrays: list[Array] = []
     headers: tuple[str, ...] = ()
     for name in names:
-        root, _, column = name.partition("/")
-        frame = objects[_pick(path, root, list(objects))]
+        named, _, column = name.partition("/")
+        root = _pick(path, named, list(objects))
+        frame = objects[root]
         if not column:
             if words := [str(c) for c, kind in frame.dtypes.items() if kind.kind not in "biuf"]:
                 raise ValueError(f"{path}, {root!r} holds words in {', '.join(words)}; name columns of numbers, as in '{root}/column'.")
