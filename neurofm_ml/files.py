@@ -84,7 +84,8 @@ def _known(memory: Path) -> dict[str, str]:
 
 
 def git_revision() -> str:
-    """Commit of the code that runs, with "+" when the tree has changes; "unknown" outside a checkout."""
+    """Commit of the code that runs, with "+" when the tree has changes: that of the checkout, or, in an image without
+    one, NEUROFM_REVISION; else "unknown"."""
     here = Path(__file__).parent
 
     def git(*words: str) -> str:
@@ -93,4 +94,4 @@ def git_revision() -> str:
     try:
         return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get("NEUROFM_REVISION", "unknown")

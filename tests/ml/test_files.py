@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from neurofm_ml import files
-from neurofm_ml.files import file_hash, home, write_json
+from neurofm_ml.files import file_hash, git_revision, home, write_json
 
 
 @pytest.fixture(autouse=True)
@@ -69,3 +69,10 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_home_is_the_checkout_unless_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NEUROFM_HOME")
     assert home() == Path(__file__).resolve().parents[2] / ".neurofm"
+
+
+def test_an_image_without_a_checkout_knows_its_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert git_revision() == "unknown"
+    monkeypatch.setenv("NEUROFM_REVISION", "abc")
+    assert git_revision() == "abc"

@@ -8,6 +8,11 @@ output "s3_endpoint" {
   value       = local.s3_endpoint
 }
 
+output "s3_addressing" {
+  description = "Value of AWS_S3_ADDRESSING_STYLE."
+  value       = "virtual"
+}
+
 output "storage_class" {
   description = "Storage class of volumes that many nodes mount."
   value       = "shared-vast"
