@@ -43,7 +43,7 @@ class Api:
         connection = client.ApiClient(settings)
         return client.BatchV1Api(connection), client.CoreV1Api(connection)
 
-    def _call(self, what: str, function: Callable[..., Any], *args: Any, expected: int = 0, **more: Any) -> Any:
+    def _call(self, what: str, function: Callable[..., Any], *args: Any, expected: int | None = None, **more: Any) -> Any:
         """Carry out a request, asked again for `patience_s` while the server cannot answer; None for the `expected` refusal."""
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
@@ -53,7 +53,7 @@ class Api:
             try:
                 return function(*args, **more, _request_timeout=_TIMEOUT_S)
             except (ApiException, HTTPError) as error:
-                status, said = getattr(error, "status", 0), _said(error)
+                status, said = getattr(error, "status", 0), _said(error)  # 0: no answer
                 if status == expected:
                     return None
                 if status in _REFUSED:

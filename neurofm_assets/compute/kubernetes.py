@@ -126,7 +126,7 @@ class _Launch:
             task = Task(
                 asset=self.asset,
                 fingerprint=self.fingerprint,
-                run_id=self.context.run_id,
+                run_id=self.context.run.run_id,
                 job_file=job_file,
                 messages=messages,
                 resources=self.resources,
@@ -135,7 +135,7 @@ class _Launch:
             )
             if job is None and not self._create(task):
                 return _End("lost", "was made by somebody else at the same moment")
-            self.api.label_job(self.name, {RUN: self.context.run_id})
+            self.api.label_job(self.name, {RUN: self.context.run.run_id})
             job = self._wait()
         said = session.get_custom_messages()
         return self._judge(job, said[-1] if said else {})
@@ -172,7 +172,7 @@ class _Launch:
             raise
 
     def _cancelled(self) -> bool:
-        run = self.context.instance.get_run_by_id(self.context.run_id)
+        run = self.context.instance.get_run_by_id(self.context.run.run_id)
         return run is not None and run.status in CANCELLED
 
     def _wait(self) -> Any | None:

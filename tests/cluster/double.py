@@ -70,14 +70,14 @@ class Cluster:
 
     # ------------------------------------------------------------ what the server asks
     def kinds(self) -> dict[tuple[str, str, str], Kind]:
-        custom = schemas.declared(self.objects.list("customresourcedefinitions", "apiextensions.k8s.io"))
+        custom = schemas.declared(self.objects.all("customresourcedefinitions", "apiextensions.k8s.io"))
         return {**schemas.builtin(), **{(kind.group, kind.version, kind.plural): kind for kind in custom}}
 
     def check(self, kind: Kind, made: Object) -> None:
         schemas.validate(kind, made, self._custom_schema(kind))
 
     def _custom_schema(self, kind: Kind) -> Mapping[str, Any] | None:
-        for definition in self.objects.list("customresourcedefinitions", "apiextensions.k8s.io"):
+        for definition in self.objects.all("customresourcedefinitions", "apiextensions.k8s.io"):
             if (definition["spec"]["group"], definition["spec"]["names"]["kind"]) == (kind.group, kind.name):
                 versions = {version["name"]: version for version in definition["spec"]["versions"]}
                 found: Mapping[str, Any] = versions[kind.version].get("schema", {}).get("openAPIV3Schema", {})
@@ -111,11 +111,11 @@ class Cluster:
     def add_node(self, node: Node) -> None:
         self.objects.add(Key("", "nodes", "", node.name), node.body())
 
-    def preempt(self, pod: Object) -> None:
+    def preempt(self, pod: Object, grace_s: int | None = None) -> None:
         """The scheduler needs the place, or a spot node is taken away: the pod is told and deleted."""
         disrupted = condition("DisruptionTarget", "True", "PreemptionByScheduler")
         self.objects.update(key_of(pod), pod["metadata"]["uid"], lambda p: set_condition(p, disrupted))
-        jobs.delete(self.objects, key_of(pod))
+        jobs.delete(self.objects, key_of(pod), grace_s=grace_s)
 
     def evict(self, pod: Object, say_how_it_ended: bool = True) -> None:
         """The kubelet needs the memory, or shuts down: the pod fails at once, with or without a word of its container."""
@@ -130,19 +130,30 @@ class Cluster:
         self.objects.update(key_of(pod), uid, change)
         self.kubelet.kill(uid)
 
+    def delete_jobs(self) -> None:
+        """Somebody deletes all Jobs, with kubectl."""
+        for job in self.jobs():
+            jobs.delete(self.objects, Key("batch", "jobs", job["metadata"]["namespace"], job["metadata"]["name"]))
+
+    def admit(self) -> None:
+        """Kueue admits the Jobs that it holds back."""
+        for job in self.jobs():
+            key = Key("batch", "jobs", job["metadata"]["namespace"], job["metadata"]["name"])
+            self.objects.update(key, job["metadata"]["uid"], lambda j: j["spec"].update(suspend=False))
+
     def crash(self, pod: Object) -> None:
         """SIGKILL from outside, as by the kernel when memory runs out."""
         self.kubelet.kill(pod["metadata"]["uid"])
 
     # ------------------------------------------------------------ what a test wants to know
-    def until(self, true: Callable[[], Any], timeout_s: float = 60.0) -> Any:
+    def until(self, true: Callable[[], Any], timeout_s: float = 180.0) -> Any:
         return self.objects.until(true, timeout_s)
 
     def jobs(self) -> list[Object]:
-        return self.objects.list("jobs", "batch")
+        return self.objects.all("jobs", "batch")
 
     def pods(self, *phases: str) -> list[Object]:
-        return [pod for pod in self.objects.list("pods") if not phases or pod["status"]["phase"] in phases]
+        return [pod for pod in self.objects.all("pods") if not phases or pod["status"]["phase"] in phases]
 
     def log(self, pod: Object) -> str:
         log = self.kubelet.logs.get(pod["metadata"]["uid"])

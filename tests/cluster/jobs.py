@@ -44,7 +44,7 @@ class JobController:
         self._verdicts: dict[str, tuple[str, str]] = {}
 
     def tick(self) -> None:
-        for job in self.objects.list("jobs", "batch"):
+        for job in self.objects.all("jobs", "batch"):
             with self.objects.changed:
                 now = self.objects.find(self._key(job), job["metadata"]["uid"])
                 if now is not None:
@@ -61,7 +61,7 @@ class JobController:
 
     def _reconcile(self, job: Object) -> None:
         spec, uid = job["spec"], job["metadata"]["uid"]
-        pods = [pod for pod in self.objects.list("pods", namespace=job["metadata"]["namespace"]) if owned_by(pod, job)]
+        pods = [pod for pod in self.objects.all("pods", namespace=job["metadata"]["namespace"]) if owned_by(pod, job)]
         for pod in pods:
             if pod["status"]["phase"] in FINISHED and TRACKED in (pod["metadata"].get("finalizers") or ()):
                 self._count(job, pod)
@@ -70,12 +70,11 @@ class JobController:
         if not spec.get("suspend"):
             self._started.setdefault(uid, time.monotonic())
         verdict = self._verdict(job, done)
-        deleting = bool(job["metadata"].get("deletionTimestamp"))
-        if verdict or deleting or spec.get("suspend"):
+        if verdict or spec.get("suspend"):
             for pod in active:
                 if not pod["metadata"].get("deletionTimestamp"):
                     delete(self.objects, key_of(pod))
-        else:
+        elif not job["metadata"].get("deletionTimestamp"):
             active += self._make_missing(job, active, done)
         self.objects.update(self._key(job), uid, lambda now: self._describe(now, job, active, done, verdict))
 
@@ -206,8 +205,12 @@ def collect(objects: Objects, kubelet: Kubelet) -> None:
             continue
         if key.plural == "pods":
             _collect_pod(objects, kubelet, key, thing, lost)
-        elif not any(owned_by(other, thing) for _, other in things):
-            objects.update(key, meta["uid"], lambda t: t["metadata"].update(finalizers=[]))
+            continue
+        dependents = [other for other, owned in things if owned_by(owned, thing)]
+        for other in dependents:
+            if other in objects:
+                delete(objects, other)
+        if not dependents:
             objects.remove(key)
 
 

@@ -69,11 +69,11 @@ def tell(objects: Objects, about: Object, kind: str, reason: str, message: str) 
 # ---------------------------------------------------------------- the scheduler
 def schedule(objects: Objects) -> Iterator[Object]:
     """Bind waiting pods to the first node with room; yields those bound. The others say why they wait."""
-    for pod in objects.list("pods"):
+    for pod in objects.all("pods"):
         if pod["spec"].get("nodeName") or pod["status"]["phase"] != "Pending" or pod["metadata"].get("deletionTimestamp"):
             continue
-        nodes = objects.list("nodes")
-        reasons = {node["metadata"]["name"]: _obstacle(pod, node, objects.list("pods")) for node in nodes}
+        nodes = objects.all("nodes")
+        reasons = {node["metadata"]["name"]: _obstacle(pod, node, objects.all("pods")) for node in nodes}
         free = next((name for name, reason in reasons.items() if not reason), None)
         if free:
             bound = objects.update(key_of(pod), pod["metadata"]["uid"], partial(_bind, node=free))
@@ -253,7 +253,7 @@ class Kubelet:
 
     def _resolved(self, pod: Object, text: str) -> str:
         """Names of pods behind a headless service become this machine; their ports, one that is free, the same for all of a Job."""
-        for service in self.objects.list("services", namespace=pod["metadata"]["namespace"]):
+        for service in self.objects.all("services", namespace=pod["metadata"]["namespace"]):
             if service["spec"].get("clusterIP") == "None":
                 host = rf"[a-z0-9-]+\.{service['metadata']['name']}\b[a-z0-9.]*"
                 text = re.sub(rf"{host}(?::(\d+))?", lambda m: self._address(pod, m[1]), text)

@@ -72,7 +72,7 @@ class Objects:
             found = self._objects.get(key)
             return copy.deepcopy(found) if found and found["metadata"]["uid"] == uid else None
 
-    def list(self, plural: str, group: str = "", namespace: str = "") -> list[Object]:
+    def all(self, plural: str, group: str = "", namespace: str = "") -> list[Object]:
         with self.changed:
             return [copy.deepcopy(o) for k, o in self._objects.items() if k[:2] == (group, plural) and namespace in ("", k.namespace)]
 

@@ -136,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "GET" if key.name:
                 return 200, objects.get(key)
             case "GET":
-                items = [o for o in objects.list(key.plural, key.group, key.namespace) if _chosen(o, query)]
+                items = [o for o in objects.all(key.plural, key.group, key.namespace) if _chosen(o, query)]
                 listed = {"kind": f"{kind.name}List", "apiVersion": kind.api_version, "items": items}
                 return 200, {**listed, "metadata": {"resourceVersion": str(objects.version)}}
             case "POST":
@@ -195,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._begin_stream("application/json")
         if not sent:
             with objects.changed:
-                listed, sent = objects.list(key.plural, key.group, key.namespace), objects.version
+                listed, sent = objects.all(key.plural, key.group, key.namespace), objects.version
             for thing in filter(lambda o: _chosen(o, query), listed):
                 self._chunk(json.dumps({"type": "ADDED", "object": thing}).encode() + b"\n")
         while not self.cluster.stopping.is_set() and time.monotonic() < end:
