@@ -33,7 +33,7 @@ def kubernetes() -> Kubernetes:
     NEUROFM_TOLERATIONS      taints of the GPU nodes: ``name,name``
     NEUROFM_RDMA             resource of the network cards of a gang: ``rdma/ib``
 
-    Pods get NEUROFM_HOME, NEUROFM_DATA and every NCCL_ variable as they are here.
+    Pods get NEUROFM_HOME, what PASSED_ON names and every NCCL_ variable as they are here.
     """
     site = Site(
         image=_required("NEUROFM_IMAGE"),
@@ -51,6 +51,8 @@ def kubernetes() -> Kubernetes:
     return Kubernetes(site=site, namespace=os.environ.get("NEUROFM_NAMESPACE", "neurofm"))
 
 
+#: Raw files, cards, and how training is followed; keys come by the Secret.
+PASSED_ON = ("NEUROFM_DATA", "NEUROFM_CARDS", "NEUROFM_WANDB_PROJECT", "WANDB_MODE", "NEUROFM_GPU_PRICE_PER_HOUR")
 COMPUTE: dict[str, Callable[[], Compute]] = {"local": InProcess, "workstation": Subprocess, "kubernetes": kubernetes}
 
 
@@ -73,5 +75,5 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _passed_on() -> dict[str, str]:
     """What pods know of this process' environment."""
-    kept = {name: value for name, value in os.environ.items() if name == "NEUROFM_DATA" or name.startswith("NCCL_")}
+    kept = {name: value for name, value in os.environ.items() if name in PASSED_ON or name.startswith("NCCL_")}
     return {"NEUROFM_HOME": str(home()), **kept}
