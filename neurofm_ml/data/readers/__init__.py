@@ -8,6 +8,7 @@ from pathlib import Path
 
 from neurofm_ml.data.foci import read_corpus
 from neurofm_ml.data.readers import arrays, axona, biane, bids, electrophysiology, eyelink, nelpy, nifti, nwb, parcels, physionet, uci_eeg
+from neurofm_ml.data.readers.adopt import HEEDED
 from neurofm_ml.data.readers.base import Reader, each
 from neurofm_ml.data.readers.formats import FORMATS, format_of
 from neurofm_ml.data.simulate import simulate
@@ -22,16 +23,16 @@ from neurofm_ml.types import Foci, Recording, Table
 READERS: Registry[Reader] = Registry("reader")
 READERS.add("simulation", simulate)
 READERS.add("arrays", each(arrays.read_recording))
-READERS.add("nwb", each(nwb.read_recording))
-READERS.add("electrophysiology", each(electrophysiology.read_recording))
-READERS.add("eyelink", each(eyelink.read_recording))
-READERS.add("axona", each(axona.read_recording))
-READERS.add("physionet", each(physionet.read_recording))
-READERS.add("bids", each(bids.read_recording))
-READERS.add("parcels", each(parcels.read_recording))
+READERS.add("nwb", each(nwb.read_recording, HEEDED))
+READERS.add("electrophysiology", each(electrophysiology.read_recording, HEEDED))
+READERS.add("eyelink", each(eyelink.read_recording, HEEDED))
+READERS.add("axona", each(axona.read_recording, HEEDED))
+READERS.add("physionet", each(physionet.read_recording, HEEDED))
+READERS.add("bids", each(bids.read_recording, HEEDED))
+READERS.add("parcels", each(parcels.read_recording, ("modality", "file", "recordings", "sfreq", "positions", "unit")))
 READERS.add("nifti", each(nifti.read_recording))
-READERS.add("uci_eeg", each(uci_eeg.read_recording))
-READERS.add("nelpy", each(nelpy.read_recording))
+READERS.add("uci_eeg", each(uci_eeg.read_recording, ("modality", "recordings", "sfreq", "positions", "unit")))
+READERS.add("nelpy", each(nelpy.read_recording, ("modality", "file", "recordings", "ch_names", "unit")))
 READERS.add("biane", each(biane.read_recording))
 
 

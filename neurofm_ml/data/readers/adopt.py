@@ -14,6 +14,8 @@ from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, SignalSpec
 from neurofm_ml.knowledge.files import fill, recording_files
 from neurofm_ml.types import Array, Recording, Samples, Series, Signal, SpikeTrain, Subject
 
+#: Fields of a signal's card that `adopt` looks at.
+HEEDED = ("modality", "recordings", "variable", "columns", "missing", "scale", "unit", "sfreq", "ch_names", "positions")
 #: Channels of one regular or irregular series.
 Part = tuple[Signal | Samples, tuple[int, ...]]
 

@@ -1,14 +1,14 @@
 """What the readers share: who was recorded, series from time stamps, errors that name the file."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 
 from neurofm_ml.data.readers.intervals import filled, outside, read_intervals, stated
 from neurofm_ml.data.readers.subjects import subject_of
-from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec
+from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, SignalSpec
 from neurofm_ml.knowledge.files import fill, find_recordings, recording_files
 from neurofm_ml.types import Array, Intervals, Recording, Samples, Series, Signal
 
@@ -21,13 +21,26 @@ _LATEST_S = 1e8
 _JITTER = 0.1
 
 
-def each(read_one: Callable[[DatasetCard, RecordingSpec], Recording]) -> Reader:
-    """Reader of a card from a function that reads one of its recordings."""
+def each(read_one: Callable[[DatasetCard, RecordingSpec], Recording], looks_at: Collection[str] = ()) -> Reader:
+    """Reader of a card from a function that reads one of its recordings; `looks_at` are the fields of a signal that it heeds
+    (default: all). A card that states another raises ValueError: what it asks for would not be done."""
 
     def read(card: DatasetCard) -> Iterator[Recording]:
+        for name, signal in card.measured.items() if looks_at else ():
+            _check_heeded(card, name, signal, looks_at)
         return (read_one(_own(card, spec), spec) for spec in find_recordings(card))
 
     return read
+
+
+def _check_heeded(card: DatasetCard, name: str, signal: SignalSpec, looks_at: Collection[str]) -> None:
+    plain = SignalSpec(modality=signal.modality)
+    stated = [f.name for f in fields(signal) if getattr(signal, f.name) != getattr(plain, f.name)]
+    if unheeded := [field for field in stated if field not in looks_at]:
+        raise ValueError(
+            f"{card.name}, signal {name!r}: the reader {card.reader!r} does not look at {', '.join(unheeded)}; leave it out. It looks at "
+            f"{', '.join(looks_at)}."
+        )
 
 
 def _own(card: DatasetCard, spec: RecordingSpec) -> DatasetCard:

@@ -135,6 +135,7 @@ def test_the_empty_file_is_refused() -> None:
 
 
 @real
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The inplace keyword")
 def test_against_mne(tmp_path: Path) -> None:
     """The same samples and the same events. MNE counts samples from the first one, events from the line START."""
