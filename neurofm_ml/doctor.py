@@ -240,7 +240,9 @@ def compute() -> Iterator[Finding]:
         return
     yield Finding("NEUROFM_ENV", env)
     if env == "kubernetes":
-        yield from _settings("NEUROFM_NAMESPACE", "NEUROFM_IMAGE")
+        for name in ("NEUROFM_IMAGE", "NEUROFM_SHARED"):
+            given = bool(os.environ.get(name))
+            yield Finding(name, "set" if given else "not set", "" if given else f"export {name}; NEUROFM_ENV=kubernetes needs it.")
         yield _kubernetes()
     yield _price()
 
@@ -283,12 +285,11 @@ def _kubernetes() -> Finding:
 # ---------------------------------------------------------------- services
 def services() -> Iterator[Finding]:
     """Object store, database, W&B: whether they are set up, never with what."""
-    yield from _settings("AWS_ENDPOINT_URL", "AWS_REGION")
+    yield from _settings("NEUROFM_STORE", "AWS_ENDPOINT_URL", "AWS_REGION")
     given = [bool(os.environ.get(name)) for name in _KEYS]
-    half = any(given) and not all(given)
-    yield Finding(
-        "S3 keys", "set" if all(given) else "half set" if half else "not set", f"export both {' and '.join(_KEYS)}." if half else ""
-    )
+    lacking = not all(given) and (any(given) or bool(os.environ.get("NEUROFM_STORE")))
+    said = "set" if all(given) else "half set" if any(given) else "not set"
+    yield Finding("S3 keys", said, f"export both {' and '.join(_KEYS)}." if lacking else "")
     yield from _settings("DAGSTER_PG_HOST", "DAGSTER_PG_PASSWORD")
     yield _wandb()
 

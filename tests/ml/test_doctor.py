@@ -67,16 +67,18 @@ def test_as_a_command_it_ends_with_1_where_something_is_broken() -> None:
         ("NEUROFM_CARDS", "/nowhere", "NEUROFM_CARDS is '/nowhere', which is no folder; point it at a folder of cards or unset it."),
         ("NEUROFM_HOME", f"{__file__}/home", "not writable point NEUROFM_HOME at a folder that you may write to"),
         ("NEUROFM_GPU_PRICE_PER_HOUR", "cheap", "NEUROFM_GPU_PRICE_PER_HOUR is 'cheap'; it needs a number"),
+        ("NEUROFM_STORE", "s3://bucket/lab", "S3 keys: not set export both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
         ("AWS_ACCESS_KEY_ID", "s3cr3t", "half set export both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
         ("KUBECONFIG", "/nowhere/config", "/nowhere/config cannot be used"),
+        ("NEUROFM_ENV", "kubernetes", "NEUROFM_IMAGE: not set export NEUROFM_IMAGE; NEUROFM_ENV=kubernetes needs it."),
         ("WANDB_MODE", "online", "online without a key wandb login, or export WANDB_API_KEY"),
     ],
 )
 def test_what_is_configured_and_broken_is_named_with_its_remedy(
     name: str, value: str, expected: str, told: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(name, value)
     monkeypatch.setenv("NEUROFM_ENV", "kubernetes" if name == "KUBECONFIG" else "local")
+    monkeypatch.setenv(name, value)
     if name == "WANDB_MODE":
         monkeypatch.setenv("NEUROFM_WANDB_PROJECT", "toys")
     code, said = told()
@@ -200,7 +202,8 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[BaseHT
     }
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    monkeypatch.setenv("NEUROFM_ENV", "kubernetes")
+    for name, value in (("NEUROFM_ENV", "kubernetes"), ("NEUROFM_IMAGE", "worker:1"), ("NEUROFM_SHARED", str(tmp_path))):
+        monkeypatch.setenv(name, value)
     yield Api
     server.shutdown()
     server.server_close()
