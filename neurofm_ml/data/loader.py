@@ -211,33 +211,38 @@ def _matching(index: Index, wanted: Mapping[str, Collection[Any]]) -> Array:
     return np.flatnonzero(keep)
 
 
-class _Stack:
-    """Tensors of one field, whose members all share one npy header, read straight into their rows."""
+class _Stacks:
+    """Tensors of several fields, whose members each share one npy header, read straight into their rows."""
 
-    def __init__(self, source: _Source, field: str, first: int, batch_size: int):
-        """`first` is a global row that has the field."""
-        self._field = field
+    def __init__(self, source: _Source, fields: Sequence[str], first: int, batch_size: int):
+        """`first` is a global row that has the fields."""
+        self._fields = fields
         reader, local = source.locate(first)
-        column = reader.index.fields.index(field)
-        member = np.empty(reader.index.size[local, column], np.uint8)
-        reader.read_into(local, column, [member.data])
-        self._header = npy_header(member)
-        dtype, shape = parse_npy_header(self._header)
-        self._pool = _Pool((batch_size, *shape), dtype)
+        columns = [reader.index.fields.index(field) for field in fields]
+        members = [np.empty(reader.index.size[local, column], np.uint8) for column in columns]
+        reader.read_into(local, {column: [member.data] for column, member in zip(columns, members, strict=True)})
+        self._headers = [npy_header(member) for member in members]
+        kinds = map(parse_npy_header, self._headers)
+        self._pools = [_Pool((batch_size, *shape), dtype) for dtype, shape in kinds]
 
-    def __call__(self, source: _Source, rows: Sequence[int]) -> torch.Tensor:
-        """(len(rows), ...) members of the given global rows."""
-        array, tensor = self._pool.take()
-        header = bytearray(len(self._header))
-        memory, size = array.reshape(-1).view(np.uint8).data, array[0].nbytes
+    def __call__(self, source: _Source, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+        """field -> (len(rows), ...) members of the given global rows."""
+        lent = [pool.take() for pool in self._pools]
+        memory = [array.reshape(-1).view(np.uint8).data for array, _ in lent]
+        sizes = [array[0].nbytes for array, _ in lent]
+        headers = [bytearray(len(header)) for header in self._headers]
         for k, row in enumerate(rows):
             reader, local = source.locate(row)
-            reader.read_into(local, reader.index.fields.index(self._field), [header, memory[k * size : (k + 1) * size]])
-            if header != self._header:
-                raise ValueError(
-                    f"field {self._field!r} of {reader.index.key(local)!r} has another shape or type; give the Loader a collate."
-                )
-        return tensor[: len(rows)]
+            columns = [reader.index.fields.index(field) for field in self._fields]
+            parts = zip(headers, memory, sizes, strict=True)
+            reader.read_into(local, {c: [h, m[k * n : (k + 1) * n]] for c, (h, m, n) in zip(columns, parts, strict=True)})
+            if headers != self._headers:
+                self._refuse(reader.index.key(local), headers)
+        return {field: tensor[: len(rows)] for field, (_, tensor) in zip(self._fields, lent, strict=True)}
+
+    def _refuse(self, key: str, headers: Sequence[bytearray]) -> None:
+        other = next(f for f, own, h in zip(self._fields, self._headers, headers, strict=True) if own != h)
+        raise ValueError(f"field {other!r} of {key!r} has another shape or type; give the Loader a collate.")
 
 
 def _stackable(readers: Sequence[Reader], chosen: Sequence[Array]) -> list[str]:
@@ -254,13 +259,12 @@ def _stackable(readers: Sequence[Reader], chosen: Sequence[Array]) -> list[str]:
 
 def _stacked(source: _Source, fields: Sequence[str], first: int, batch_size: int) -> Assemble:
     """{field: tensor (B, ...), "__key__": B strings, "__row__", "__epoch__", "__seed__": (B,) int64} of a plan."""
-    stacks = {field: _Stack(source, field, first, batch_size) for field in fields}
+    stacks = _Stacks(source, fields, first, batch_size)
 
     def assemble(source: _Source, plan: _Plan) -> dict[str, Any]:
-        tensors = {field: stack(source, plan.rows) for field, stack in stacks.items()}
         numbers = {"__row__": plan.rows, "__epoch__": plan.epochs, "__seed__": plan.seeds}
         named = {name: torch.tensor(values) for name, values in numbers.items()}
-        return {**tensors, "__key__": [source.key(row) for row in plan.rows], **named}
+        return {**stacks(source, plan.rows), "__key__": [source.key(row) for row in plan.rows], **named}
 
     return assemble
 

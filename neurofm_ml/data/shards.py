@@ -36,6 +36,7 @@ SCHEMA_VERSION = 2
 REMEDY = "write the shards again, or restore the file"
 #: Members this close (a tar's header and filling lie between) are read from a file at once.
 _NEAR = 4096
+_BETWEEN = memoryview(bytearray(_NEAR))
 
 Sample = tuple[str, Mapping[str, Array | Mapping[str, Any]]]
 Payload = tuple[bytes | memoryview, ...]
@@ -373,40 +374,38 @@ class Reader:
 
     def fetched(self, rows: Array) -> Reader:
         """A reader of these rows (n,) alone; behind a URL, they are asked for now, in few requests and in this order."""
-        cells = rows[:, None], np.array(self.columns)
+        _, places = np.unique(rows, return_index=True)
+        cells = rows[np.sort(places)][:, None], np.array(self.columns, int)
         present = self.index.offset[cells] >= 0
         file, start, size = (matrix[cells][present] for matrix in (self.index.shard, self.index.offset, self.index.size))
-        return Reader(
-            self.index, self._checksums, self._fields, self.index.files.fetch(Ranges(self.index.shards, file, start, start + size))
-        )
+        ranges = Ranges(self.index.shards, np.nonzero(present)[0], file, start, start + size)
+        return Reader(self.index, self._checksums, self._fields, self.index.files.fetch(ranges))
 
     def sample(self, row: int) -> dict[str, Any]:
         """{field: array, "json": dict} with the fields this sample has."""
-        index = self.index
-        shard, offset, size = (matrix[row].tolist() for matrix in (index.shard, index.offset, index.size))
-        cells = sorted((shard[c], offset[c], offset[c] + size[c], c) for c in self.columns if offset[c] >= 0)
-        found: dict[str, Any] = {}
-        for group in _neighbours(cells):
-            start = group[0][1]
-            span = np.empty(group[-1][2] - start, np.uint8)
-            if self._read(row, group[-1][3], start, [span.data]) != len(span):
-                raise self.damaged(row, group[-1][3], "is cut short")
-            found |= {index.fields[c]: self._decoded(row, c, span[at - start : end - start]) for _, at, end, c in group}
-        return found
-
-    def read_into(self, row: int, column: int, parts: Sequence[Buffer]) -> None:
-        """Fill writable buffers, in turn, with the bytes of a member."""
-        if self._read(row, column, int(self.index.offset[row, column]), parts) != self.index.size[row, column]:
-            raise self.damaged(row, column, "is cut short")
-        if self._checksums:
-            self._check(row, column, parts)
+        sizes = self.index.size[row].tolist()
+        payloads = {c: np.empty(sizes[c], np.uint8) for c in self.columns if sizes[c] >= 0}
+        self.read_into(row, {c: [payload.data] for c, payload in payloads.items()})
+        return {self.index.fields[c]: self._parsed(row, c, payload) for c, payload in payloads.items()}
 
     def member(self, row: int, field: str) -> Any:
         """One field of a sample that has it."""
         column = self.index.fields.index(field)
         payload = np.empty(self.index.size[row, column], np.uint8)
-        self.read_into(row, column, [payload.data])
+        self.read_into(row, {column: [payload.data]})
         return self._parsed(row, column, payload)
+
+    def read_into(self, row: int, parts: Mapping[int, Sequence[Buffer]]) -> None:
+        """Fill writable buffers with the bytes of members: column -> buffers, filled in turn."""
+        index = self.index
+        shard, offset, size = (matrix[row].tolist() for matrix in (index.shard, index.offset, index.size))
+        for group in _neighbours(sorted((shard[c], offset[c], offset[c] + size[c], c) for c in parts)):
+            start, end = group[0][1], group[-1][2]
+            if self._read(row, group[-1][3], start, _joined(group, parts)) != end - start:
+                raise self.damaged(row, group[-1][3], "is cut short")
+        if self._checksums:
+            for column, payload in parts.items():
+                self._check(row, column, payload)
 
     def _read(self, row: int, column: int, offset: int, parts: Sequence[Buffer]) -> int:
         try:
@@ -430,11 +429,6 @@ class Reader:
         if digest.intdigest() != self.index.xxh3[row, column]:
             raise self.damaged(row, column, "does not match its checksum")
 
-    def _decoded(self, row: int, column: int, payload: Array) -> Any:
-        if self._checksums:
-            self._check(row, column, [payload])
-        return self._parsed(row, column, payload)
-
     def _parsed(self, row: int, column: int, payload: Array) -> Any:
         try:
             return json.loads(payload.tobytes()) if self.index.fields[column] == "json" else decode_npy(payload)
@@ -442,9 +436,13 @@ class Reader:
             raise self.damaged(row, column, f"cannot be decoded ({error})") from None
 
 
-def _neighbours(cells: Sequence[tuple[int, int, int, int]]) -> Iterator[list[tuple[int, int, int, int]]]:
-    """Sorted (shard, start, end, column) in groups that lie together."""
-    group: list[tuple[int, int, int, int]] = []
+#: (shard, start, end, column)
+_Cell = tuple[int, int, int, int]
+
+
+def _neighbours(cells: Sequence[_Cell]) -> Iterator[list[_Cell]]:
+    """Sorted cells in groups that lie together."""
+    group: list[_Cell] = []
     for cell in cells:
         if group and (cell[0] != group[-1][0] or cell[1] - group[-1][2] > _NEAR):
             yield group
@@ -452,6 +450,18 @@ def _neighbours(cells: Sequence[tuple[int, int, int, int]]) -> Iterator[list[tup
         group.append(cell)
     if group:
         yield group
+
+
+def _joined(group: Sequence[_Cell], parts: Mapping[int, Sequence[Buffer]]) -> list[Buffer]:
+    """The buffers of neighbours one after the other, with some for what lies between, which nobody reads."""
+    buffers: list[Buffer] = []
+    at = group[0][1]
+    for _, start, end, column in group:
+        if start > at:
+            buffers.append(_BETWEEN[: start - at])
+        buffers += parts[column]
+        at = end
+    return buffers
 
 
 def decode_npy(payload: Array) -> Array:
@@ -497,7 +507,7 @@ def find_damage(artifact: Path) -> list[str]:
     hurt: set[str] = set()
     for row, column in zip(*np.nonzero(index.offset >= 0), strict=True):
         try:
-            reader.read_into(row, column, [bytearray(index.size[row, column])])
+            reader.read_into(row, {column: [bytearray(index.size[row, column])]})
         except ValueError as error:
             damage.append(str(error))
             hurt.add(index.shards[index.shard[row, column]])

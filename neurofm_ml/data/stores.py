@@ -39,9 +39,11 @@ Buffer = bytearray | memoryview
 
 
 class Ranges(NamedTuple):
-    """Parts of files, in the order in which they will be needed: bytes [start, end) (n,) of ``names[file]``, file (n,)."""
+    """Parts of files, in the order in which they will be needed: bytes [start, end) of ``names[file]``, and the number of
+    the item that each belongs to; all (n,), none twice."""
 
     names: Sequence[str]
+    item: Array
     file: Array
     start: Array
     end: Array
@@ -199,20 +201,26 @@ class Fetched:
 def merged(ranges: Ranges) -> list[tuple[str, int, int]]:
     """(name, start, end) of requests that hold all of `ranges`, each of them whole, the first needed first.
 
-    Neighbours at most GAP_BYTES apart are one request, until that would begin more than RANGE_BYTES after its start.
+    Neighbours at most GAP_BYTES apart are one request, which ends with the item that begins less than RANGE_BYTES after
+    its start: those of one item are never divided.
     """
     if not len(ranges.file):
         return []
     order = np.lexsort((ranges.start, ranges.file))
-    file, start, end = (column[order] for column in (ranges.file, ranges.start, ranges.end))
+    item, file, start, end = (column[order] for column in ranges[1:])
     apart = (np.diff(file) != 0) | (start[1:] - end[:-1] > GAP_BYTES)
-    firsts = np.flatnonzero(np.r_[True, apart])
-    piece = (start - np.repeat(start[firsts], np.diff(np.r_[firsts, len(start)]))) // RANGE_BYTES
+    piece = (_firsts(start, apart | (np.diff(item) != 0)) - _firsts(start, apart)) // RANGE_BYTES
     firsts = np.flatnonzero(np.r_[True, apart | (np.diff(piece) != 0)])
     lasts = np.r_[firsts[1:], len(start)] - 1
     found = zip(file[firsts].tolist(), start[firsts].tolist(), end[lasts].tolist(), strict=True)
     requests = [(ranges.names[f], a, b) for f, a, b in found]
     return [requests[i] for i in np.argsort(np.minimum.reduceat(order, firsts), kind="stable")]
+
+
+def _firsts(values: Array, new: Array) -> Array:
+    """(n,) for each value the first of its group; new (n - 1,) is True where a group begins."""
+    begins = np.flatnonzero(np.r_[True, new])
+    return np.repeat(values[begins], np.diff(np.r_[begins, len(values)]))
 
 
 def _scatter(data: memoryview, parts: Sequence[Buffer]) -> int:

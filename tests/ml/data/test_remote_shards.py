@@ -4,6 +4,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from neurofm_ml import remote
 from neurofm_ml.config import to_dict
 from neurofm_ml.data import loader as loaders
+from neurofm_ml.data import stores
 from neurofm_ml.data.batches import build_vocabulary
 from neurofm_ml.data.loader import Loader
 from neurofm_ml.data.recordings import load_card, save_recording
@@ -27,7 +29,7 @@ from neurofm_ml.data.shards import Reader, read_index, write_manifest, write_sha
 from neurofm_ml.data.simulate import simulate
 from neurofm_ml.data.stores import GAP_BYTES, RANGE_BYTES, Ranges, _is_direct, merged
 from neurofm_ml.data.windows import load_block, read_channels, shard_recordings
-from neurofm_ml.knowledge.cards import datasets
+from neurofm_ml.knowledge.cards import SplitSpec, datasets
 from neurofm_ml.presets import ShardsConfig
 from neurofm_ml.types import Signal
 
@@ -125,6 +127,12 @@ def test_small_steps_ahead_lose_nothing(folder: Path, url: str, monkeypatch: pyt
     assert alike(batches(url, 30, collate=list), batches(folder, 30, collate=list))
 
 
+def test_requests_cut_anywhere_divide_no_sample(folder: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for length in (1, 5000, 9000):
+        monkeypatch.setattr(stores, "RANGE_BYTES", length)
+        assert alike(batches(url, 20, collate=list), batches(folder, 20, collate=list))
+
+
 def test_a_url_and_a_folder_in_one_loader(folder: Path, double: Double) -> None:
     both = [folder, f"{double.url}/bucket/shards"]
     seen = [s for batch in Loader(both, split="train", batch_size=50, seed=0, collate=list).epoch() for s in batch]
@@ -134,7 +142,7 @@ def test_a_url_and_a_folder_in_one_loader(folder: Path, double: Double) -> None:
 
 def test_an_artifact_of_windows_is_read_whole_from_a_url(tmp_path: Path) -> None:
     """Card, channels, blocks and vocabulary, as training and evaluation ask for them."""
-    card = datasets()["simulation"]
+    card = replace(datasets()["simulation"], recordings=datasets()["simulation"].recordings[:1], window_s=4.0, split=SplitSpec(gap_s=1.0))
     first = simulate(card, 30.0)[0]
     save_recording(first, tmp_path / "in" / "recordings")
     (tmp_path / "in" / "card.json").write_text(json.dumps(to_dict(card)))
@@ -205,24 +213,25 @@ def test_requests_are_on_their_way_at_once(double: Double) -> None:
     assert most >= 4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 40), st.integers(1, 4)), min_size=1, max_size=40), st.data())
-def test_requests_hold_every_range_whole_and_the_first_needed_first(cells: list[tuple[int, int, int]], data: st.DataObject) -> None:
-    unit = data.draw(st.sampled_from([1000, GAP_BYTES // 3, RANGE_BYTES // 3]))
-    ranges = sorted({(file, place * 5 * unit, (place * 5 + length) * unit) for file, place, length in cells})
-    distinct = {(file, start): (file, start, end) for file, start, end in ranges}
-    needed = data.draw(st.permutations(list(distinct.values())))
-    file, start, end = (np.array(column) for column in zip(*needed, strict=True))
-    requests = merged(Ranges(["a", "b", "c"], file, start, end))
-    holder = [next(i for i, (n, a, b) in enumerate(requests) if n == "abc"[f] and a <= s and e <= b) for f, s, e in needed]
-    firsts = list(dict.fromkeys(holder))
-    assert firsts == list(range(len(requests)))
-    for name, a, b in requests:
-        inside = [(s, e) for f, s, e in needed if "abc"[f] == name and a <= s and e <= b]
+def test_requests_hold_every_item_whole_and_the_first_needed_first(cells: list[tuple[int, int, int]], data: st.DataObject) -> None:
+    """Items of one to three neighbouring ranges, needed in any order, at any scale of gaps and lengths."""
+    unit = data.draw(st.sampled_from([1000, GAP_BYTES // 3, GAP_BYTES, RANGE_BYTES // 10, RANGE_BYTES]))
+    places = {(file, place): (file, place * 5 * unit, length * unit) for file, place, length in cells}
+    items = data.draw(st.permutations(list(places.values())))
+    parts = data.draw(st.integers(1, 3))
+    ranges = [(i, f, s + k * n // parts, s + (k + 1) * n // parts) for i, (f, s, n) in enumerate(items) for k in range(parts)]
+    requests = merged(Ranges(["a", "b", "c"], *(np.array(column) for column in zip(*ranges, strict=True))))
+    holder = [next(i for i, (n, a, b) in enumerate(requests) if n == "abc"[f] and a <= s and s + k <= b) for f, s, k in items]
+    assert list(dict.fromkeys(holder)) == list(range(len(requests)))
+    for i, (_, a, b) in enumerate(requests):
+        inside = [(s, s + k) for (_, s, k), h in zip(items, holder, strict=True) if h == i]
         assert (min(s for s, _ in inside), max(e for _, e in inside)) == (a, b)
         assert max(s for s, _ in inside) - a < RANGE_BYTES
-    for (n1, _, b1), (n2, a2, _) in itertools.pairwise(sorted(requests)):
+    for (n1, a1, b1), (n2, a2, b2) in itertools.pairwise(sorted(requests)):
         assert n1 != n2 or b1 <= a2
+        assert n1 != n2 or a2 - b1 > GAP_BYTES or b2 - a1 > RANGE_BYTES  # what could be one request is one
 
 
 # ---------------------------------------------------------------- what goes wrong
