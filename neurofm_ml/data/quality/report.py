@@ -60,9 +60,10 @@ def draw(claims: Sequence[Claim], table: pd.DataFrame, path: Path) -> None:
     from matplotlib.figure import Figure
 
     shown = [c for c in claims if (c.values > 0.01 * c.limit).any()]
-    rows = -(-max(len(shown), 1) // ACROSS)
-    figure = Figure(figsize=(3.1 * ACROSS, 2.1 * rows + 0.4), layout="constrained")
-    panels = figure.subplots(rows, ACROSS, squeeze=False).ravel()
+    across = min(max(len(shown), 1), ACROSS)
+    rows = -(-max(len(shown), 1) // across)
+    figure = Figure(figsize=(3.1 * across, 2.1 * rows + 0.4), layout="constrained")
+    panels = figure.subplots(rows, across, squeeze=False).ravel()
     names = table.recording.unique()
     for axes, claim in zip(panels, shown, strict=False):
         _panel(axes, claim, table.recording, {name: i for i, name in enumerate(names)})
