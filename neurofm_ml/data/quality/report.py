@@ -13,8 +13,6 @@ from neurofm_ml.types import Check
 
 #: Panels in a row, and recordings whose names fit below one.
 ACROSS, NAMES_FIT = 4, 12
-#: Recordings over a limit that a panel names.
-NAMED = 3
 #: Numbers of the summary, each the worst of a signal's recordings.
 SUMMARY = ("missing", "flat", "clipped", "noisy", "line_share", "rate_max_hz", "jumps", "longest_gap_s")
 
@@ -79,7 +77,7 @@ def _panel(axes: Any, claim: Claim, recording: "pd.Series[str]", place: Mapping[
     x, over = recording[values.index].map(place), values > claim.limit
     axes.plot(x[~over], values[~over], ".", color="0.3", markersize=3)
     axes.plot(x[over], values[over], ".", color="tab:red", markersize=5)
-    for i in values[over].nlargest(NAMED).index:
+    for i in values[over].nlargest(1).index:
         axes.annotate(recording[i], (x[i], values[i]), fontsize=5, color="tab:red", xytext=(2, 2), textcoords="offset points")
     axes.axhline(claim.limit, color="tab:red", linewidth=0.7, linestyle="--")
     axes.set_title(claim.name, fontsize="small", color="tab:red" if over.any() else "black")
