@@ -54,7 +54,7 @@ def test_data_commands_are_known():
 
 def test_a_users_folder_and_card_become_shards(tmp_path):
     (card,), (command,) = blocks("yaml"), (text for text in blocks("sh") if "make shards" in text)
-    assert len(card.splitlines()) <= 16
+    assert len(card.splitlines()) == 15
     (tmp_path / "lab/reaches").mkdir(parents=True)
     (tmp_path / "lab/my_reaches.yaml").write_text(card)
     rng = np.random.default_rng(0)
