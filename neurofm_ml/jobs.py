@@ -122,7 +122,13 @@ def claims(*blocking: str, warn: Sequence[str] = ()) -> dict[str, Literal["warn"
 # Imports stand inside: a process that only plans work must not pay for torch.
 
 
-@job("ingest", presets.IngestConfig, "2", checks=claims("expected_numbers"), reads=lambda cfg: to_dict(datasets()[cfg.dataset]))
+@job(
+    "ingest",
+    presets.IngestConfig,
+    "3",
+    checks=claims("expected_numbers", "table_is_valid"),
+    reads=lambda cfg: to_dict(datasets()[cfg.dataset]),
+)
 def ingest(cfg: presets.IngestConfig, inputs: Inputs, out: Path) -> Report:
     """Raw files of a dataset -> recordings."""
     from neurofm_ml.data.ingest import ingest

@@ -18,6 +18,7 @@ from neurofm_ml.data.plots import plot_coverage, plot_recording
 from neurofm_ml.data.readers import READERS
 from neurofm_ml.data.readers.subjects import subject_of
 from neurofm_ml.data.recordings import load_recording, save_recording
+from neurofm_ml.data.schemas import RECORDINGS, validate
 from neurofm_ml.files import file_hash
 from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, datasets
 from neurofm_ml.knowledge.files import atlases, files_of, find_recordings
@@ -52,8 +53,8 @@ def ingest(cfg: IngestConfig, raw: list[Path], out: Path, before: Path | None = 
             f"{card.name}: no recording in {len(raw)} raw files, looked for as {where}; get them from {card.source} and point "
             "NEUROFM_DATA at them, or correct the card's root and pattern."
         )
-    table = pd.DataFrame(rows)
-    table.drop(columns="channels").to_parquet(out / "recordings.parquet", index=False)
+    table = pd.DataFrame(rows).drop(columns="channels")
+    table.to_parquet(out / "recordings.parquet", index=False)
     (out / "card.json").write_text(json.dumps(to_dict(card), indent=1))
     (out / "sources.json").write_text(json.dumps(_sources(card), indent=1))
     first, *_ = recordings = [load_recording(out / "recordings" / row["id"]) for row in rows]
@@ -62,7 +63,8 @@ def ingest(cfg: IngestConfig, raw: list[Path], out: Path, before: Path | None = 
     (out / "recordings.md").write_text(_described(recordings))
     metrics = {**_metrics(rows), "taken_over": len(linked)}
     shown = {"recordings": "recordings.md", "coverage": "coverage.png", "first recording": "first_recording.png"}
-    return Report(metrics, _check_expected(card, metrics), {**shown, "table": "recordings.parquet"})
+    checks = (_check_expected(card, metrics), validate(table, RECORDINGS))
+    return Report(metrics, checks, {**shown, "table": "recordings.parquet"})
 
 
 # ---------------------------------------------------------------- what is read, what is linked
@@ -185,7 +187,7 @@ def _metrics(rows: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def _check_expected(card: DatasetCard, metrics: Mapping[str, float]) -> tuple[Check, ...]:
+def _check_expected(card: DatasetCard, metrics: Mapping[str, float]) -> Check:
     """One blocking check: the numbers are those that the card expects."""
     unknown = sorted(set(card.expected) - set(metrics))
     if unknown:
@@ -193,12 +195,5 @@ def _check_expected(card: DatasetCard, metrics: Mapping[str, float]) -> tuple[Ch
     wrong = [name for name, value in card.expected.items() if abs(metrics[name] - value) > (_TOLERANCE_S if name == "duration_s" else 0)]
     note = "; ".join(f"{name} is {metrics[name]:g}, the card expects {card.expected[name]:g}" for name in wrong)
     numbers = {name: float(metrics[name]) for name in card.expected}
-    return (
-        Check(
-            "expected_numbers",
-            not wrong,
-            numbers=numbers,
-            threshold=f"the card's numbers, the duration within {_TOLERANCE_S:g} s",
-            note=note,
-        ),
-    )
+    threshold = f"the card's numbers, the duration within {_TOLERANCE_S:g} s"
+    return Check("expected_numbers", not wrong, numbers=numbers, threshold=threshold, note=note)

@@ -28,31 +28,37 @@ def count(cfg: Any, inputs: Any, out: Path) -> Any:
     agree = together() if gang.world() > 1 else lambda: None
     saved = out / "checkpoint.json"
     state = json.loads(saved.read_text()) if saved.exists() else {"step": 0, "chain": ""}
+    if gang.rank() == 0:
+        note(state["step"])
     agree()
-    act, at = next_act(state["step"]) if gang.rank() == 0 else ("", 0)
+    act, at = next_act()
     try:
         while state["step"] < STEPS:
             agree()
             step = state["step"] + 1
-            if step == at:
+            if step == at and (act == "hold" or gang.rank() == 0):
                 befall(act)
             state = {"step": step, "chain": hashlib.sha256(f"{state['chain']}{step}".encode()).hexdigest()}
             print("step", step, flush=True)
             if step % EVERY == 0 and gang.rank() == 0:
                 write_json(saved, state)
     except Preempted:
-        write_json(saved, state)
+        if gang.rank() == 0:
+            write_json(saved, state)
         raise
     if gang.rank() == 0:
         saved.unlink()
         write_json(out / "count.json", state)
-    return Report({"steps": state["step"]}, (Check("expected_numbers", True),))
+    return Report({"steps": state["step"]}, (Check("expected_numbers", True), Check("table_is_valid", True)))
 
 
-def next_act(step: int) -> tuple[str, int]:
-    """Note this start, and find what is to befall it, at which step."""
+def note(step: int) -> None:
     with (FOLDER / "starts").open("a") as file:
         file.write(f"{step}\n")
+
+
+def next_act() -> tuple[str, int]:
+    """What is to befall this start, and at which step."""
     number = len((FOLDER / "starts").read_text().splitlines())
     plan = json.loads((FOLDER / "plan.json").read_text())
     return plan.get(str(number)) or plan.get("every") or ("", 0)

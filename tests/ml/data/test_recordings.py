@@ -153,7 +153,7 @@ def test_ingest_reads_a_users_card(my_data: Path, tmp_path_factory: pytest.TempP
     out = tmp_path_factory.mktemp("out")
     report = ingest(IngestConfig(dataset="mine"), [my_data / "rest.csv", my_data / "task.csv"], out)
     assert report.metrics == {"n_recordings": 2, "n_subjects": 2, "duration_s": 8.0, "hours": 0.002, "n_channels.eeg": 4, "taken_over": 0}
-    assert [(c.name, c.passed, c.severity) for c in report.checks] == [("expected_numbers", True, "error")]
+    assert [(c.name, c.passed, c.severity) for c in report.checks] == [(n, True, "error") for n in ("expected_numbers", "table_is_valid")]
     rest, task = load_recordings(out)
     np.testing.assert_allclose(rest.signals["eeg"].values[:, 1], column(my_data / "rest.csv", "C4") * 1e6, rtol=1e-6)
     assert rest.subject == Subject("rest", age=31.0, sex="female")
@@ -170,7 +170,7 @@ def test_ingest_reads_a_users_card(my_data: Path, tmp_path_factory: pytest.TempP
 def test_ingest_blocks_what_the_card_does_not_expect(my_data: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     (my_data / "task.csv").unlink()
     report = ingest(IngestConfig(dataset="mine"), [my_data / "rest.csv"], tmp_path_factory.mktemp("out"))
-    (check,) = report.checks
+    check, _ = report.checks
     assert not check.passed
     assert check.severity == "error"
     assert "n_recordings is 1, the card expects 2" in check.note
