@@ -39,8 +39,13 @@ def is_nwb(path: Path, head: bytes) -> bool:
         return attributes.exists() and '"nwb_version"' in attributes.read_text(errors="replace")
     if not head.startswith(_HDF5):
         return False
-    with open_hdf5(path) as file:
-        return "nwb_version" in file.attrs
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            return "nwb_version" in file.attrs
+    except OSError:
+        return False
 
 
 def read_file(path: Path) -> Recording:

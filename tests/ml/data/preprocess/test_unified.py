@@ -74,7 +74,7 @@ def test_a_step_without_signals_works_on_all_of_its_modalities(recording: Record
         (StepSpec(step="bandpass"), r"preprocess\[0\].*Did you mean 'band_pass'.*Available: .*resample"),
         (StepSpec(step="band_pass", parameters={"lo_hz": 1}), "no field 'lo_hz'. Did you mean 'low_hz'"),
         (StepSpec(step="resample"), "needs 'sfreq'"),
-        (StepSpec(step="resample", parameters={"sfreq": "fast"}), "sfreq is 'fast'; it needs float"),
+        (StepSpec(step="resample", parameters={"sfreq": "fast"}), "sfreq is 'fast'; it needs a number"),
         (StepSpec(step="band_pass", signals=("meg",), parameters={"low_hz": 1}), r"not on meg; the card's signals are spikes \(spikes\)"),
         (StepSpec(step="notch", signals=("behaviour",), parameters={"freqs_hz": [50]}), "works on intracellular, lfp.*, not on behaviour"),
         (StepSpec(step="lfp"), r"works on lfp, ecog, ieeg; the card's signals are spikes"),
