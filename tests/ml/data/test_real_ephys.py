@@ -134,7 +134,7 @@ def test_current_steps_drive_the_cell() -> None:
 
 
 def test_annotations_alone_are_no_recording() -> None:
-    with pytest.raises(ValueError, match=r"test_edfann.edf has no channel that NeuroFM knows; its channels are none"):
+    with pytest.raises(ValueError, match=r"test_edfann.edf has no channel that NeuroFM knows; it has none, annotations at most"):
         read(EPHYS / "physio/wfdb_samples/test_edfann.edf")
 
 

@@ -182,7 +182,7 @@ def test_evoked_responses_lie_end_to_end() -> None:
 @pytest.mark.parametrize(
     ("folder", "cut", "name", "match"),
     [
-        ("nwb/intracellular_NWBShowcase/Lantyer", "LantyerEtAl2018_180817_ME_9_CC.nwb", None, "ME_9_CC.nwb is damaged, cut short"),
+        ("nwb/intracellular_NWBShowcase/Lantyer", "LantyerEtAl2018_180817_ME_9_CC.nwb", None, "ME_9_CC.nwb is damaged or cut short"),
         ("meg/mne_test_data/edf/tests/data", "test.edf", None, "test.edf is cut short: its header states 6 data records"),
         ("meg/mne_test_data/edf/tests/data", "test.bdf", None, "test.bdf is cut short: its header states 1 data records"),
         ("meg/mne_test_data/brainvision/tests/data", "test.eeg", "test.vhdr", "data end at point 3950 but a marker lies at 7700"),
