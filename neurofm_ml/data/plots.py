@@ -68,7 +68,9 @@ def plot_coverage(recordings: Sequence[Recording], path: Path) -> Path:
         for name, series in recording.signals.items():
             lane = names.index(name)
             bars = [(start - recording.bounds[0], end - start) for start, end in _covered(series)]
-            axis.broken_barh(bars, (row + 0.9 * lane / len(names), 0.8 / len(names)), color=colormaps["tab20"](lane % 20), label=None if row else name)
+            axis.broken_barh(
+                bars, (row + 0.9 * lane / len(names), 0.8 / len(names)), color=colormaps["tab20"](lane % 20), label=None if row else name
+            )
     axis.set_yticks(np.arange(len(shown)) + 0.45, [recording.id for recording in shown], fontsize="small")
     axis.set(xlabel="seconds from the start of the recording", xlim=(0, None), ylim=(len(shown), 0))
     more = len(recordings) - len(shown)

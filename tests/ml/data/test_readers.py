@@ -25,9 +25,9 @@ from nwb_examples import (
 )
 
 from neurofm_ml.data import read
-from neurofm_ml.data.readers.series import read_series
 from neurofm_ml.data.readers.nelpy import read_tracking
 from neurofm_ml.data.readers.positions import positions_of
+from neurofm_ml.data.readers.series import read_series
 from neurofm_ml.data.readers.uci_eeg import read_trial
 from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, SignalSpec
 from neurofm_ml.types import Array, Recording, Samples, Series, Signal, SpikeTrain, Subject
