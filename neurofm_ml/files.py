@@ -5,6 +5,7 @@ raw files have changed costs one `stat` each.
 """
 
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -24,9 +25,15 @@ _remembered: dict[Path, dict[str, str]] = {}
 def home() -> Path:
     """Where artifacts, Dagster's storage and remembered hashes live: NEUROFM_HOME, else .neurofm in the checkout
     (where the package is installed without one, in the working directory)."""
+    return _home(os.environ.get("NEUROFM_HOME", ""), os.getcwd())
+
+
+@functools.cache
+def _home(given: str, cwd: str) -> Path:
+    """Asked for with every content hash."""
     checkout = Path(__file__).parents[1]
-    default = (checkout if (checkout / "pyproject.toml").exists() else Path.cwd()) / ".neurofm"
-    return Path(os.environ.get("NEUROFM_HOME") or default).resolve()
+    default = (checkout if (checkout / "pyproject.toml").exists() else Path(cwd)) / ".neurofm"
+    return Path(cwd, given or default).resolve()
 
 
 def write_json(path: Path, value: Any) -> None:
