@@ -109,7 +109,8 @@ def find_repeats(
     """
     rows = members[members.field.isin(list(measured))].merge(table[["key", "recording", "split"]], on="key")
     content = ["field", "size", "xxh3_64"]
-    several = rows[rows.groupby(content).split.transform("nunique") > 1]
+    copies = rows[rows.duplicated(content, keep=False)]
+    several = copies[copies.groupby(content).split.transform("nunique") > 1]
     found: Counter[tuple[str, tuple[str, str], tuple[str, str]]] = Counter()
     excepted = 0
     for _, same in several.groupby(content, sort=False):
