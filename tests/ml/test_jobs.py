@@ -120,7 +120,7 @@ def test_a_damaged_artifact_is_refused(damage: Any, spec: JobSpec, tmp_path: Pat
     [
         ({"job": "tay"}, "Unknown job 'tay'. Did you mean 'toy'"),
         ({"config": {"facto": 1}}, "no field 'facto'. Did you mean 'factor'"),
-        ({"config": {"factor": "two"}}, r"ToyConfig.factor is 'two'; it needs int"),
+        ({"config": {"factor": "two"}}, r"ToyConfig.factor is 'two'; it needs a whole number"),
         (
             {"inputs": {"number": ("/nowhere/number.txt",)}},
             "/nowhere/number.txt does not exist; materialise it first, or check NEUROFM_DATA",
