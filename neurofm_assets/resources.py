@@ -51,8 +51,11 @@ def kubernetes() -> Kubernetes:
     return Kubernetes(site=site, namespace=os.environ.get("NEUROFM_NAMESPACE", "neurofm"))
 
 
-#: Raw files, cards, and how training is followed; keys come by the Secret.
-PASSED_ON = ("NEUROFM_DATA", "NEUROFM_CARDS", "NEUROFM_WANDB_PROJECT", "WANDB_MODE", "NEUROFM_GPU_PRICE_PER_HOUR")
+#: Raw files, cards, the shared store, and how training is followed; keys come by the Secret.
+PASSED_ON = (
+    *("NEUROFM_DATA", "NEUROFM_CARDS", "NEUROFM_STORE", "AWS_ENDPOINT_URL", "AWS_REGION"),
+    *("NEUROFM_WANDB_PROJECT", "WANDB_MODE", "NEUROFM_GPU_PRICE_PER_HOUR"),
+)
 COMPUTE: dict[str, Callable[[], Compute]] = {"local": InProcess, "workstation": Subprocess, "kubernetes": kubernetes}
 
 

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -65,7 +65,8 @@ class Kubernetes(Compute):
                 doomed.append(job.metadata.name)
         return doomed
 
-    def api(self, warn: Any) -> Api:
+    def api(self, warn: Callable[[str], None]) -> Api:
+        """The cluster's API, which tells `warn` when it must ask again."""
         return Api(self.namespace, self.patience_s, self.poll_s, warn)
 
 
@@ -110,7 +111,7 @@ class _Launch:
 
     def _page(self) -> dict[str, Any]:
         """What the asset's page shows of the cluster."""
-        shown = {"job": f"{self.settings.namespace}/{self.name}", "waited for": "\n".join(self.told), "log": self.log}
+        shown = {"job": f"{self.settings.namespace}/{self.name}", "cluster": "\n".join(self.told), "log": self.log}
         return {name: text for name, text in shown.items() if text}
 
     # ------------------------------------------------------------ one Job
@@ -184,11 +185,12 @@ class _Launch:
                 logs.follow(pods)
                 self._explain(job, pods)
                 if _ended(job):
+                    logs.see_off()
                     break
                 time.sleep(self.settings.poll_s)
             return job
         finally:
-            logs.end()
+            logs.over.set()
 
     # ------------------------------------------------------------ what is told
     def _explain(self, job: Any, pods: Sequence[Any]) -> None:
@@ -208,8 +210,10 @@ class _Launch:
             raise dg.Failure(f"the Job {self.name} cannot start: {why}", metadata=self._page(), allow_retries=False)
 
     def _observe(self, text: str) -> None:
-        metadata = {"job": self.name, "waits for": text}
-        self.context.log_event(dg.AssetObservation(self.context.asset_key, partition=self.context.partition_key, metadata=metadata))
+        partition = self.context.partition_key if self.context.has_partition_key else None
+        self.context.log_event(
+            dg.AssetObservation(self.context.asset_key, partition=partition, metadata={"job": self.name, "cluster": text})
+        )
 
     # ------------------------------------------------------------ what it came to
     def _judge(self, job: Any | None, said: dict[str, str]) -> _End:
@@ -225,7 +229,7 @@ class _Launch:
         if "error" in said:
             return _End("wrong", said["error"])
         if end.reason == "DeadlineExceeded":
-            return _End("failed", f"took longer than the {self.resources.hours:g} hours of its size")
+            return _End("failed", f"took longer than the {self.resources.hours:g} hours of its size, waiting included")
         what = f"failed: {end.reason}: {end.message}"
         if _exit_code(end.message) == EXIT_BAD_INPUT or self.resources.nodes == 1:
             return _End("failed", what)
@@ -251,9 +255,8 @@ class _Logs:
                 self.threads[name] = threading.Thread(target=self.api.show_log, args=(name, sys.stdout.write, self.over), daemon=True)
                 self.threads[name].start()
 
-    def end(self) -> None:
+    def see_off(self) -> None:
         """Wait a moment for the last lines."""
-        self.over.set()
         for thread in self.threads.values():
             thread.join(_LAST_LINES_S)
 

@@ -47,7 +47,7 @@ def test_the_undisturbed_run(stage: Scene, capfd: pytest.CaptureFixture[str]) ->
     assert (stage.cluster.ever("jobs"), stage.cluster.ever("pods")) == (1, 1)
     assert shown["job"] == f"default/{stage.cluster.jobs()[0]['metadata']['name']}"
     assert shown["steps"] == STEPS
-    assert "waited for" not in shown
+    assert "cluster" not in shown
     assert "step 12" in capfd.readouterr().out
     assert page(stage.make())["reused"]
     assert stage.cluster.ever("jobs") == 1
@@ -119,7 +119,7 @@ def test_wrong_input_is_told_at_once_and_not_tried_again(stage: Scene) -> None:
 @slow
 def test_a_job_has_the_hours_of_its_size(stage: Scene) -> None:
     stage.befall("hold", start="every")
-    with pytest.raises(dg.Failure, match=r"took longer than the 0.0003 hours of its size; run it again"):
+    with pytest.raises(dg.Failure, match=r"took longer than the 0.0003 hours of its size, waiting included; run it again"):
         stage.make(hours=0.0003)
 
 
@@ -206,8 +206,8 @@ def test_a_job_without_a_node_waits_and_the_page_says_why(tmp_path: Path) -> Non
         stage.when(observed, lambda _: stage.cluster.add_node(GPU))
         result = stage.make(gpus=1)
         why = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
-        assert any(why in str(seen.metadata["waits for"].value) and seen.partition == "twelve" for seen in observed())
-        assert f"Unschedulable: {why}" in page(result)["waited for"]
+        assert any(why in str(seen.metadata["cluster"].value) and seen.partition == "twelve" for seen in observed())
+        assert f"Unschedulable: {why}" in page(result)["cluster"]
         assert is_whole(stage)
         assert stage.cluster.ever("pods") == 1
 
@@ -221,7 +221,7 @@ def test_a_job_that_a_queue_holds_back_says_so(stage: Scene) -> None:
 
     stage.when(told, lambda _: stage.cluster.admit())
     result = stage.make()
-    assert page(result)["waited for"] == "suspended: waits for the queue gpus to admit it"
+    assert page(result)["cluster"] == "suspended: waits for the queue gpus to admit it"
     assert is_whole(stage)
 
 

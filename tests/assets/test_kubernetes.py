@@ -15,7 +15,7 @@ from neurofm_assets.compute.messages import SharedFileMessages
 from neurofm_assets.compute.obstacles import hopeless, obstacles, waiting
 from neurofm_assets.compute.pods import Task, gangs_service, job_body, job_name
 from neurofm_assets.resources import resources_for
-from neurofm_ml import presets
+from neurofm_ml import gang, presets
 from neurofm_ml.presets import Resources
 
 SITE = Site(image="registry/neurofm-worker:1", claim="neurofm", mount="/neurofm", env={"NEUROFM_HOME": "/neurofm/home"})
@@ -60,7 +60,7 @@ def test_a_server_accepts_what_is_asked_for_each_size(size: str, site: Site) -> 
 
 
 @pytest.mark.parametrize(
-    ("size", "nodes", "gpus", "cpus", "memory", "threads", "gang"),
+    ("size", "nodes", "gpus", "cpus", "memory", "threads", "options"),
     [
         ("tiny", 1, None, "2", "4Gi", "2", []),
         ("small", 1, "1", "8", "64Gi", "8", []),
@@ -69,7 +69,7 @@ def test_a_server_accepts_what_is_asked_for_each_size(size: str, site: Site) -> 
     ],
 )
 def test_a_pod_asks_for_exactly_what_its_size_needs(
-    size: str, nodes: int, gpus: str | None, cpus: str, memory: str, threads: str, gang: list[str]
+    size: str, nodes: int, gpus: str | None, cpus: str, memory: str, threads: str, options: list[str]
 ) -> None:
     body = job_body(SITE, task(presets.resources(size)))
     spec, container = pod_of(body)
@@ -79,7 +79,7 @@ def test_a_pod_asks_for_exactly_what_its_size_needs(
     assert variables(container)["OMP_NUM_THREADS"] == threads
     assert container["command"] == [
         "python",
-        *(["-m", "neurofm_ml.gang", *gang, *container["command"][3 + len(gang) : -3]] if gang else []),
+        *(["-m", "neurofm_ml.gang", *options, *container["command"][3 + len(options) : -3]] if options else []),
         *("-m", "neurofm_assets.worker", "/neurofm/home/job.json"),
     ]
     assert [t["key"] for t in spec.get("tolerations", ())] == (["nvidia.com/gpu"] if gpus else [])
@@ -126,7 +126,7 @@ def test_where_pods_go_what_they_may_and_what_they_see() -> None:
     assert [t["key"] for t in spec["tolerations"]] == ["nvidia.com/gpu", "spot"]
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["automountServiceAccountToken"] is False
-    assert spec["terminationGracePeriodSeconds"] > 100, "longer than the gang's own patience"
+    assert spec["terminationGracePeriodSeconds"] > gang.GRACE_S, "so that torchrun can end by itself"
     assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     assert container["envFrom"] == [{"secretRef": {"name": "keys"}}]
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
@@ -157,6 +157,7 @@ def test_the_environment_describes_the_cluster(monkeypatch: pytest.MonkeyPatch, 
         "NEUROFM_QUEUE": "gpus",
         "NEUROFM_NODE_SELECTOR": "gpu=h100, pool=spot",
         "NEUROFM_TOLERATIONS": "spot",
+        "NEUROFM_STORE": "s3://lab/neurofm",
         "NCCL_DEBUG": "INFO",
         "NEUROFM_CARDS": str(tmp_path / "cards"),
         "NEUROFM_WANDB_PROJECT": "toys",
@@ -170,7 +171,8 @@ def test_the_environment_describes_the_cluster(monkeypatch: pytest.MonkeyPatch, 
     assert compute.site.node_selector == {"gpu": "h100", "pool": "spot"}
     assert compute.site.tolerations == ["spot"]
     assert compute.site.env == {
-        name: values[name] for name in ("NEUROFM_HOME", "NEUROFM_DATA", "NCCL_DEBUG", "NEUROFM_CARDS", "NEUROFM_WANDB_PROJECT")
+        name: values[name]
+        for name in ("NEUROFM_HOME", "NEUROFM_DATA", "NEUROFM_STORE", "NCCL_DEBUG", "NEUROFM_CARDS", "NEUROFM_WANDB_PROJECT")
     }
     assert variables(pod_of(job_body(compute.site, task(Resources(gpus=1))))[1])["NCCL_DEBUG"] == "INFO"
 

@@ -33,6 +33,8 @@ def cluster(tmp_path: Path, neurofm_home: Path, monkeypatch: pytest.MonkeyPatch)
     env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(Path(__file__).parents[2])}
     with Cluster.running({"worker:1": Image(env, tmp_path)}, (CPU,)) as running:
         settings = {"ENV": "kubernetes", "IMAGE": "worker:1", "SHARED": str(neurofm_home), "NAMESPACE": "default", "DATA": ""}
+        (tmp_path / "dagster").mkdir()
+        monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
         for name, value in settings.items():
             monkeypatch.setenv(f"NEUROFM_{name}", value)
         monkeypatch.setenv("KUBECONFIG", str(running.kubeconfig(tmp_path / "kubeconfig")))
