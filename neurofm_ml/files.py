@@ -90,6 +90,7 @@ def _known(memory: Path) -> dict[str, str]:
     return _remembered[memory]
 
 
+@functools.cache
 def git_revision() -> str:
     """Commit of the code that runs, with "+" when the tree has changes: that of the checkout, or, in an image without
     one, NEUROFM_REVISION; else "unknown"."""
