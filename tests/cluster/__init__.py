@@ -10,7 +10,7 @@ roles and no webhooks. Deployments and the like are kept, not run.
 
     objects     what etcd and the API machinery do: versions, history, selectors
     schemas     which kinds there are, and what is a valid object
-    server      the HTTP API
+    server      the HTTP API; protobuf, what kubectl sends through it in bytes
     nodes       scheduler and kubelet
     jobs        the Job controller and garbage collection
     double      all of it together, and the faults

@@ -1,5 +1,6 @@
 """Scheduler and kubelet: which node a pod lands on, and its container as a process of this machine."""
 
+import base64
 import contextlib
 import os
 import re
@@ -246,10 +247,12 @@ class Kubelet:
         return found
 
     def _values(self, namespace: str, source: Object) -> dict[str, str]:
-        """Variables of a ConfigMap or Secret; the values of a Secret are taken as they are in `stringData`."""
-        (kind, reference), plural = next(iter(source.items())), "secrets" if "secretRef" in source else "configmaps"
-        kept = self.objects.get(Key("", plural, namespace, reference["name"]))
-        return kept.get("stringData" if kind == "secretRef" else "data") or {}
+        """Variables of a ConfigMap or Secret."""
+        if "configMapRef" in source:
+            return self.objects.get(Key("", "configmaps", namespace, source["configMapRef"]["name"])).get("data") or {}
+        secret = self.objects.get(Key("", "secrets", namespace, source["secretRef"]["name"]))
+        coded = {name: base64.b64decode(value).decode() for name, value in (secret.get("data") or {}).items()}
+        return {**coded, **(secret.get("stringData") or {})}
 
     def _resolved(self, pod: Object, text: str) -> str:
         """Names of pods behind a headless service become this machine; their ports, one that is free, the same for all of a Job."""

@@ -125,13 +125,20 @@ class Objects:
             return found
 
 
-def merge(old: Any, new: Any) -> Any:
-    """RFC 7386: objects are merged, null removes, everything else replaces."""
+def merge(old: Any, new: Any, strategic: bool = False) -> Any:
+    """RFC 7386: objects are merged, null removes, everything else replaces.
+
+    A `strategic` merge, kubectl's own, also merges lists of things that have names; its hints on their order are not followed.
+    """
+    if strategic and isinstance(old, list) and isinstance(new, list) and all(isinstance(o, dict) and "name" in o for o in old + new):
+        named = {o["name"]: o for o in old}
+        return list(merge(named, {n["name"]: None if "$patch" in n else n for n in new}, True).values())
     if not isinstance(new, dict):
         return new
     old = dict(old) if isinstance(old, dict) else {}
     for name, value in new.items():
-        old[name] = merge(old.get(name), value)
+        if not name.startswith("$"):
+            old[name] = merge(old.get(name), value, strategic)
     return {name: value for name, value in old.items() if value is not None}
 
 

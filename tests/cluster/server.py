@@ -14,11 +14,14 @@ import yaml
 
 from cluster.jobs import delete
 from cluster.objects import ApiError, Key, Object, merge, selected
+from cluster.protobuf import MAGIC, decode
 from cluster.schemas import RELEASE, Kind
 
 if TYPE_CHECKING:
     from cluster.double import Cluster, Fault
 
+#: What `kubectl get all` lists.
+_ALL = ("CronJob", "Deployment", "Job", "Pod", "ReplicaSet", "Service", "StatefulSet")
 _VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
 
 
@@ -109,10 +112,12 @@ class _Handler(BaseHTTPRequestHandler):
                 versions = {group: [{"groupVersion": f"{g}/{v}", "version": v} for g, v in named if g == group] for group, _ in named}
                 groups = [{"name": group, "versions": found, "preferredVersion": found[0]} for group, found in versions.items()]
                 return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
-            case ["api", version]:
-                return _resources([kind for kind in kinds if (kind.group, kind.version) == ("", version)])
-            case ["apis", group, version]:
-                return _resources([kind for kind in kinds if (kind.group, kind.version) == (group, version)])
+            case ["api", _] | ["apis", _, _]:
+                return _resources([kind for kind in kinds if _root(kind) == "/".join(path)])
+            case ["openapi", "v3"]:
+                return {"paths": {root: {"serverRelativeURL": f"/openapi/v3/{root}"} for root in map(_root, kinds)}}
+            case ["openapi", "v3", *rest]:
+                return _openapi([kind for kind in kinds if _root(kind) == "/".join(rest)])
         return None
 
     def _target(self, path: list[str]) -> tuple[Kind, Key, str]:
@@ -171,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 201, self._create(kind, key, query, body)
         with objects.changed:
             before = objects.get(key)
-            now = merge(before, body) if self.command == "PATCH" else {**body, "status": before.get("status", {})}
+            now = merge(before, body, "strategic" in content) if self.command == "PATCH" else {**body, "status": before.get("status", {})}
             if sub != "status":
                 self.cluster.check(kind, now)
             if query.get("dryRun"):
@@ -239,14 +244,42 @@ def _chosen(thing: Object, query: Mapping[str, str]) -> bool:
 
 def _parsed(raw: bytes) -> Object:
     """A body in JSON or YAML, the second of which includes the first."""
+    if raw.startswith(MAGIC):
+        return decode(raw)
     found = (json.loads if raw.startswith(b"{") else yaml.safe_load)(raw) if raw else {}
     if not isinstance(found, dict):
         raise ApiError(400, "BadRequest", "the body is not an object")
     return found
 
 
+def _root(kind: Kind) -> str:
+    """Where the paths of a kind begin."""
+    return f"apis/{kind.api_version}" if kind.group else f"api/{kind.version}"
+
+
 def _resources(kinds: list[Kind]) -> Object:
     if not kinds:
         raise ApiError(404, "NotFound", "the server could not find the requested resource")
-    named = [{"name": k.plural, "kind": k.name, "namespaced": k.namespaced, "singularName": k.name.lower(), "verbs": _VERBS} for k in kinds]
+    named = [
+        {
+            "name": kind.plural,
+            "kind": kind.name,
+            "namespaced": kind.namespaced,
+            "singularName": kind.name.lower(),
+            "verbs": _VERBS,
+            "categories": ["all"] if kind.name in _ALL else [],
+        }
+        for kind in kinds
+    ]
     return {"kind": "APIResourceList", "groupVersion": kinds[0].api_version, "resources": named}
+
+
+def _openapi(kinds: list[Kind]) -> Object:
+    """As much of a description as tells kubectl that the server itself checks what it is sent."""
+    checks = [{"name": "fieldValidation", "in": "query", "schema": {"type": "string"}}]
+    operations = {}
+    for kind in kinds:
+        named = {"group": kind.group, "version": kind.version, "kind": kind.name}
+        patch = {"parameters": checks, "responses": {}, "x-kubernetes-group-version-kind": named}
+        operations[f"/{_root(kind)}/{kind.plural}/{{name}}"] = {"patch": patch}
+    return {"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": RELEASE}, "paths": operations}
