@@ -18,6 +18,7 @@ import torch
 
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler
+from neurofm_ml.data.shards import read_index
 from neurofm_ml.data.windows import read_channels
 from neurofm_ml.knowledge.cards import DatasetCard, TaskSpec
 from neurofm_ml.presets import READ
@@ -118,6 +119,13 @@ PLACED = ("eeg", "fmri")
 def neural_signals(card: DatasetCard) -> tuple[str, ...]:
     """Names of the card's signals that models take as input, in the card's order."""
     return tuple(name for name, spec in card.signals.items() if spec.modality in READ)
+
+
+def readable(shards: Path) -> dict[str, list[str]]:
+    """Filter for a Loader of the windows that hold a signal that models read; empty where all do."""
+    index = read_index(shards)
+    holds = np.any([index.sizes(name) >= 0 for name in neural_signals(load_card(shards))], axis=0)
+    return {} if holds.all() else {"key": [index.key(int(row)) for row in np.flatnonzero(holds)]}
 
 
 def standardised(values: Array, modality: str, mean: Array, std: Array) -> Array:

@@ -4,12 +4,13 @@ import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 
 from neurofm_ml import gang
-from neurofm_ml.data.batches import Collate, build_vocabulary
+from neurofm_ml.data.batches import Collate, build_vocabulary, readable
 from neurofm_ml.data.loader import Loader, Mixture
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler, load_scaler
@@ -60,7 +61,8 @@ def pretrain(cfg: PretrainConfig, shards: Sequence[Path], scaler: Sequence[Path]
 
 
 def _has_training_windows(shards: Path) -> bool:
-    return "train" in set(pd.read_parquet(shards / "windows.parquet", columns=["split"]).split)
+    table = pd.read_parquet(shards / "windows.parquet", columns=["key", "split"])
+    return bool(((table.split == "train") & table.key.isin(readable(shards).get("key", table.key))).any())
 
 
 def _check_objectives(cfg: PretrainConfig, shards: Sequence[Path]) -> None:
@@ -85,12 +87,15 @@ def build(cfg: PretrainConfig, problems: Sequence[Problem], shards: Sequence[Pat
     labelled = {f"{p.dataset}/{p.recording}": p.labelled for p in problems if p.labelled}
     collate = Collate(shards, vocabulary, scaler, labelled=labelled)
     rank, world = rank_and_world(cfg.train)
-    loaders = {
-        load_card(path).name: Loader(
-            [path], split="train", batch_size=cfg.train.batch_size, seed=cfg.seed, rank=rank, world=world, collate=collate
-        )
-        for path in shards
+    common: dict[str, Any] = {
+        "split": "train",
+        "batch_size": cfg.train.batch_size,
+        "seed": cfg.seed,
+        "rank": rank,
+        "world": world,
+        "collate": collate,
     }
+    loaders = {load_card(path).name: Loader([path], where=readable(path), **common) for path in shards}
     return model, Mixture(loaders, sampling_weights(shards, cfg.labelled_share), cfg.seed)
 
 

@@ -4,12 +4,20 @@ import json
 import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from neurofm_ml import presets
 from neurofm_ml.config import patch
+from neurofm_ml.data.batches import readable
+from neurofm_ml.data.ingest import ingest
+from neurofm_ml.data.scaler import fit as fit_scaler
 from neurofm_ml.data.shards import read_manifest
+from neurofm_ml.data.windows import shard_recordings
+from neurofm_ml.knowledge.cards import datasets
+from neurofm_ml.knowledge.files import raw_files
+from neurofm_ml.presets import IngestConfig, ScalerConfig, ShardsConfig
 from neurofm_ml.training import pretrain as module
 from neurofm_ml.training.checkpoints import latest_checkpoint
 from neurofm_ml.training.pretrain import pretrain, sampling_weights
@@ -80,3 +88,26 @@ def test_labelled_datasets_share_three_quarters_of_the_updates(shards, tmp_path)
         folders.append(tmp_path / name)
     assert sampling_weights(folders, 0.75) == {"simulation": 0.375, "a": 0.375, **dict.fromkeys("bcd", 0.25 / 3)}
     assert sampling_weights(folders[:2], 0.75) == {"simulation": 1.0, "a": 1.0}
+
+
+def test_windows_without_anything_to_read_are_passed_by(tmp_path, monkeypatch):
+    """A dataset of EEG in one recording and a heart alone in two others."""
+    rng = np.random.default_rng(0)
+    for name in ("brain", "heart", "pulse"):
+        np.savetxt(tmp_path / f"{name}.csv", rng.normal(size=(3200, 2)), delimiter=",")
+    signals = {
+        "eeg": {"modality": "eeg", "sfreq": 64, "recordings": ["brain"]},
+        "ecg": {"modality": "physio", "sfreq": 64, "recordings": ["heart", "pulse"]},
+    }
+    about = {"name": "both", "title": "t", "species": "s", "licence": "CC0", "source": "bench", "reader": "arrays", "pattern": "{id}.csv"}
+    (tmp_path / "both.yaml").write_text(json.dumps({**about, "signals": signals, "grid_hz": 8, "window_s": 2, "stride_s": 2}))
+    monkeypatch.setenv("NEUROFM_CARDS", str(tmp_path))
+    ingest(IngestConfig(dataset="both"), raw_files(datasets()["both"]), tmp_path / "recordings")
+    (tmp_path / "shards").mkdir()
+    shard_recordings(ShardsConfig(dataset="both"), tmp_path / "recordings", tmp_path / "shards")
+    (tmp_path / "scaler").mkdir()
+    fit_scaler(ScalerConfig(modality="eeg"), [tmp_path / "shards"], tmp_path / "scaler")
+    cfg = patch(TINY, {"train": {"batch_size": 2, "steps": 20, "log_every": 20}})
+    report = pretrain(cfg, [tmp_path / "shards"], [tmp_path / "scaler"], tmp_path / "model")
+    assert np.isfinite(report.metrics["loss"])
+    assert {key.split("-")[0] for key in readable(tmp_path / "shards")["key"]} == {"brain"}
