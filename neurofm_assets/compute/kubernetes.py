@@ -142,16 +142,17 @@ class _Launch:
         return self._judge(job, said[-1] if said else {})
 
     def _at_work(self) -> Any | None:
-        """The Job when it is there and at work; one that has ended or is being deleted is first seen off."""
-        job = self.api.job(self.name)
-        while job is not None and (_ended(job) or job.metadata.deletion_timestamp):
-            if not job.metadata.deletion_timestamp:
+        """The Job when it is there and at work; one that has ended or was deleted is first seen off, with its pods."""
+        while True:
+            job = self.api.job(self.name)
+            if job is not None and not _ended(job) and not job.metadata.deletion_timestamp:
+                self.context.log.info(f"the Job {self.name} is at work already; waiting for it.")
+                return job
+            if job is None and not any(pod.status.phase in ("Pending", "Running") for pod in self.api.pods(self.name)):
+                return None
+            if job is not None and not job.metadata.deletion_timestamp:
                 self.api.delete_job(self.name)
             time.sleep(self.settings.poll_s)
-            job = self.api.job(self.name)
-        if job is not None:
-            self.context.log.info(f"the Job {self.name} is at work already; waiting for it.")
-        return job
 
     def _create(self, task: Task) -> bool:
         """Whether the Job is ours, even if the answer to its creation was lost."""
