@@ -41,10 +41,10 @@ doctor: setup  ## what is installed, what is here, what is broken
 	@$(PY) -m neurofm_ml.doctor
 
 test: setup  ## the default tests
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n auto --dist loadfile
 
 slow: setup  ## the tests that take minutes
-	@$(PY) -m pytest -m slow
+	@$(PY) -m pytest -n auto --dist loadfile -m slow
 
 lint: setup  ## style and types
 	@.venv/bin/ruff check
