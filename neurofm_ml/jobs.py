@@ -426,10 +426,14 @@ class _Roles(dict[str, list[Path]]):
 
 
 def _call(plan: _Plan) -> Report:
+    """Run the job's function; the processes that share it leave together, so that none still reads what the first publishes."""
     with preemptible():
-        return plan.job.function(
+        report = plan.job.function(
             plan.config, _Roles({role: [Path(p) for p in paths] for role, paths in plan.spec.inputs.items()}), plan.work
         )
+        if plan.job.shared(plan.config):
+            gang.meet("done")
+    return report
 
 
 def _compute(plan: _Plan) -> JobResult:

@@ -26,16 +26,20 @@ from neurofm_ml.types import EXIT_BAD_INPUT, EXIT_PREEMPTED
 
 #: A job that both processes share, and one that they do not; each process notes that it was called.
 TOY = """
-import os, signal, sys
+import os, signal, sys, time
 from neurofm_ml import gang, jobs
 from neurofm_ml.presets import OnnxConfig
 from neurofm_ml.types import Check, Report
 
 def toy(cfg, inputs, out):
-    (out / ("rank-%d" % gang.rank())).touch()
+    mine = out / ("rank-%d" % gang.rank())
+    mine.touch()
     {act}
     if {shared}:
         gang.meet("toy")
+        if gang.rank():
+            time.sleep(1)  # the first may not publish meanwhile
+        assert mine.exists()
     return Report({{"world": gang.world()}}, (Check("is_fine", True),))
 
 jobs.JOBS.add("toy", jobs.Job(OnnxConfig, toy, "1", jobs.claims("is_fine"), resumes=True, shared=lambda cfg: {shared}))
