@@ -195,7 +195,7 @@ download_all([RemoteFile(sys.argv[1] + "/a.bin", "a.bin", int(sys.argv[2]), sys.
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_process_leaves_nothing_that_looks_complete(double: Double, here: Path, how: signal.Signals) -> None:
-    double.faults["/a.bin"] = Fault(1, pause_s=0.01, piece=1 << 12)
+    double.faults["/a.bin"] = Fault(1, pause_s=0.1, piece=1 << 12)
     command = [sys.executable, "-c", KILLED, double.url, str(len(DATA)), SHA, str(here)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE)
     part = here / ".a.bin.part"
