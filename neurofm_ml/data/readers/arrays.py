@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from neurofm_ml.data.readers.base import build, naming
+from neurofm_ml.data.readers.base import alone, build, naming
 from neurofm_ml.data.readers.layouts import side_by_side
 from neurofm_ml.data.readers.positions import positions_of
 from neurofm_ml.data.readers.series import read_series, read_with_trials
 from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, SignalSpec
 from neurofm_ml.knowledge.files import fill, recording_files
-from neurofm_ml.types import Intervals, Recording, Series, Signal, Subject
+from neurofm_ml.types import Intervals, Recording, Series, Signal
 
 
 def read_recording(card: DatasetCard, spec: RecordingSpec) -> Recording:
@@ -77,14 +77,4 @@ def _notes(signal: SignalSpec) -> list[str]:
 def read_file(path: Path, signal: SignalSpec) -> Recording:
     """One array file as a recording with the single series that `signal` describes."""
     series, trials = _read([path], signal)
-    return Recording(
-        id=path.name.split(".")[0],
-        dataset="file",
-        subject=Subject(path.name.split(".")[0]),
-        session=path.name.split(".")[0],
-        species="unknown",
-        licence="unknown",
-        signals={signal.modality: series},
-        intervals={"trials": trials} if trials else {},
-        history=("read (arrays)", *_notes(signal)),
-    )
+    return alone(path, "arrays", {signal.modality: series}, {"trials": trials} if trials else {}, _notes(signal))

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from neurofm_ml.data.readers.adopt import adopt, data_file
-from neurofm_ml.data.readers.base import check_times, naming
+from neurofm_ml.data.readers.base import alone, check_times, naming
 from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec
-from neurofm_ml.types import Array, Recording, Series, Signal, SpikeTrain, Subject
+from neurofm_ml.types import Array, Recording, Series, Signal, SpikeTrain
 
 #: What the tracker writes for a light that it does not see.
 _UNSEEN = 1023
@@ -65,17 +65,7 @@ def read_file(path: Path) -> Recording:
     signals = {name: series for name, series in found.items() if series is not None}
     if not signals:
         raise ValueError(f"{path} has no .eeg, .egf, .pos or tetrode beside it; put the files of the trial in one folder.")
-    return Recording(
-        id=path.stem,
-        dataset="file",
-        subject=Subject(path.stem),
-        session=path.stem,
-        species="unknown",
-        licence="unknown",
-        signals=signals,
-        span=(0.0, settings.number("duration")),
-        history=("read (axona)", *noise, *miscounted),
-    )
+    return alone(path, "axona", signals, notes=(*noise, *miscounted), span=(0.0, settings.number("duration")))
 
 
 def read_block(path: Path) -> Block:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from neurofm_ml.data.readers.intervals import filled, outside, read_intervals, s
 from neurofm_ml.data.readers.subjects import subject_of
 from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, SignalSpec
 from neurofm_ml.knowledge.files import fill, find_recordings, recording_files
-from neurofm_ml.types import Array, Intervals, Recording, Samples, Series, Signal
+from neurofm_ml.types import Array, Intervals, Recording, Samples, Series, Signal, Subject
 
 #: A reader gives the recordings of a card, one at a time.
 Reader = Callable[[DatasetCard], Iterable[Recording]]
@@ -57,6 +58,38 @@ def naming(what: object) -> Iterator[None]:
     except (ValueError, OSError) as error:
         said = str(error)
         raise ValueError(said if said.startswith(str(what)) else f"{what}: {said}") from None
+
+
+def name_of(path: Path) -> str:
+    """What a recording read from a file of its own is called: the file's name without its ending. Dots before it stay,
+    since files of one day often differ behind them only."""
+    if path.suffix == ".zarr":
+        return path.stem.removesuffix(".nwb")
+    return Path(path.name.removesuffix(".gz")).stem
+
+
+def alone(
+    path: Path,
+    reader: str,
+    signals: Mapping[str, Series],
+    intervals: Mapping[str, Intervals] | None = None,
+    notes: Iterable[str] = (),
+    span: tuple[float, float] | None = None,
+) -> Recording:
+    """The recording of a file that no card speaks of: named after it, of nobody known."""
+    name = name_of(path)
+    return Recording(
+        id=name,
+        dataset="file",
+        subject=Subject(name),
+        session=name,
+        species="unknown",
+        licence="unknown",
+        signals=signals,
+        intervals=intervals or {},
+        span=span,
+        history=(f"read ({reader})", *notes),
+    )
 
 
 def build(

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from neurofm_ml.data.readers.adopt import adopt
-from neurofm_ml.data.readers.base import naming, series_from_times
+from neurofm_ml.data.readers.base import alone, naming, series_from_times
 from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec
 from neurofm_ml.knowledge.files import recording_files
-from neurofm_ml.types import Array, Intervals, Recording, Series, Subject
+from neurofm_ml.types import Array, Intervals, Recording, Series
 
 #: Event -> (name of its intervals, columns after eye, start, end and duration).
 _EVENTS = {
@@ -78,17 +78,7 @@ def read_file(path: Path) -> Recording:
         _check_whole(found.blocks)
         signals = _signals(found)
         intervals = {name: _intervals(found.events[kind], columns) for kind, (name, columns) in _EVENTS.items()}
-    return Recording(
-        id=path.stem,
-        dataset="file",
-        subject=Subject(path.stem),
-        session=path.stem,
-        species="unknown",
-        licence="unknown",
-        signals=signals,
-        intervals={"messages": _intervals(found.messages, ()), **intervals},
-        history=("read (eyelink)", *_notes(found)),
-    )
+    return alone(path, "eyelink", signals, {"messages": _intervals(found.messages, ()), **intervals}, _notes(found))
 
 
 def _parse(lines: Iterable[str]) -> _File:

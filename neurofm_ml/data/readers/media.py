@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from neurofm_ml.data.readers.base import naming, series_from_times
+from neurofm_ml.data.readers.base import alone, naming, series_from_times
 from neurofm_ml.data.readers.speech import SUFFIXES as ALIGNED
 from neurofm_ml.data.readers.speech import read_tiers, tier_features
 from neurofm_ml.data.readers.tables import read_table
 from neurofm_ml.knowledge.cards import SignalSpec
 from neurofm_ml.knowledge.roots import check_inside
-from neurofm_ml.types import Array, Recording, Samples, Signal, Subject
+from neurofm_ml.types import Array, Recording, Samples, Signal
 
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff")
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
@@ -67,18 +67,8 @@ def read_file(path: Path) -> Recording:
     spec = SignalSpec(modality=modality, sfreq=None if modality == "video" else FEATURES_HZ)
     read = reader_of(path, spec)
     assert read is not None
-    return Recording(
-        id=path.stem,
-        dataset="file",
-        subject=Subject(path.stem),
-        session=path.stem,
-        species="unknown",
-        licence="unknown",
-        signals={name: read(path, replace(spec, variable=name)) for name, tier in tiers.items() if len(tier.start)}
-        or {modality: read(path, spec)},
-        intervals=tiers,
-        history=("read (media)",),
-    )
+    features = {name: read(path, replace(spec, variable=name)) for name, tier in tiers.items() if len(tier.start)}
+    return alone(path, "media", features or {modality: read(path, spec)}, tiers)
 
 
 def _rate(signal: SignalSpec) -> float:

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from neurofm_ml.data.readers.base import build, naming
+from neurofm_ml.data.readers.base import alone, build, naming
 from neurofm_ml.data.readers.positions import Atlas, centroids, read_atlas
 from neurofm_ml.data.readers.series import read_series
 from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec, SignalSpec
 from neurofm_ml.knowledge.files import recording_files
 from neurofm_ml.knowledge.roots import data_root
-from neurofm_ml.types import Array, Recording, Series, Signal, Subject
+from neurofm_ml.types import Array, Recording, Series, Signal
 
 SUFFIXES = (".nii", ".nii.gz")
 #: Seconds between two volumes that a scanner can make; a number beyond is in another unit.
@@ -79,17 +79,7 @@ def _beside(path: Path, signal: SignalSpec, bold: Signal) -> Series:
 def read_file(path: Path, signal: SignalSpec | None = None) -> Recording:
     """One run as a recording; `signal` may state the rate, and an atlas or mask in the folder of the run."""
     bold, notes = _described(path, signal or SignalSpec(modality="fmri"), path.parent)
-    name = path.name.split(".")[0]
-    return Recording(
-        id=name,
-        dataset="file",
-        subject=Subject(name),
-        session=name,
-        species="unknown",
-        licence="unknown",
-        signals={bold.modality: bold},
-        history=("read (nifti)", *notes),
-    )
+    return alone(path, "nifti", {bold.modality: bold}, notes=notes)
 
 
 def read_bold(

@@ -12,8 +12,9 @@ import numpy as np
 
 from neurofm_ml.data.lazy import lazy
 from neurofm_ml.data.readers.adopt import adopt, data_file
+from neurofm_ml.data.readers.base import alone
 from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec
-from neurofm_ml.types import Array, Intervals, Recording, Signal, Subject
+from neurofm_ml.types import Array, Intervals, Recording, Signal
 
 #: Extensions of annotations: checked by people, beats found, rhythms, sleep, ST.
 _ANNOTATORS = ("atr", "qrs", "ecg", "ari", "apn", "st")
@@ -38,17 +39,7 @@ def read_file(path: Path) -> Recording:
     signals = _signals(base, header)
     for signal in signals.values():
         signal.values[len(signal.values) - 1 :]  # a file that is cut short has no last row
-    return Recording(
-        id=path.stem,
-        dataset="file",
-        subject=Subject(path.stem),
-        session=path.stem,
-        species="unknown",
-        licence="unknown",
-        signals=signals,
-        intervals=_annotations(base),
-        history=("read (physionet)", *(f"comment: {text}" for text in header.comments or ())),
-    )
+    return alone(path, "physionet", signals, _annotations(base), (f"comment: {text}" for text in header.comments or ()))
 
 
 def _check_inside(path: Path, header: Any) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from neurofm_ml.data.lazy import chunks, lazy
 from neurofm_ml.data.readers.adopt import adopt, data_file
+from neurofm_ml.data.readers.base import alone
 from neurofm_ml.data.readers.electrophysiology.sizes import check_size, slower_channels
 from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec
 from neurofm_ml.types import Array, Intervals, Recording, Signal, Subject
@@ -106,18 +107,10 @@ def _recording(path: Path, info: Any, sfreq: float, values: Callable[[list[int]]
     if not signals:
         held = f"its channels are {', '.join(left_out)}" if left_out else "it has none, annotations at most"
         raise ValueError(f"{path} has no channel that NeuroFM knows; {held}.")
-    name = path.name.split(".")[0]
     notes = {"left out": left_out, "marked as bad:": info["bads"], f"brought to {sfreq:g} Hz by MNE:": slower_channels(path)}
-    return Recording(
-        id=name,
-        dataset="file",
-        subject=_subject(info["subject_info"] or {}, name),
-        session=name,
-        species="unknown",
-        licence="unknown",
-        signals=signals,
-        history=("read (electrophysiology)", *(f"{what} {', '.join(names)}" for what, names in notes.items() if names)),
-    )
+    known = (f"{what} {', '.join(names)}" for what, names in notes.items() if names)
+    found = alone(path, "electrophysiology", signals, notes=known)
+    return replace(found, subject=_subject(info["subject_info"] or {}, found.id))
 
 
 def _positions(info: Any, picks: Sequence[int]) -> Array | None:

@@ -11,11 +11,12 @@ stay in the file until they are asked for. What has no place in a Recording (ima
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from neurofm_ml.data.readers.adopt import adopt, data_file
-from neurofm_ml.data.readers.base import naming
+from neurofm_ml.data.readers.base import alone, naming
 from neurofm_ml.data.readers.hdf5 import open_hdf5
 from neurofm_ml.data.readers.nwb.series import modality_of, read_series
 from neurofm_ml.data.readers.nwb.sweeps import lay_sweeps
@@ -94,7 +95,6 @@ def _open(path: Path) -> Any:
 
 
 def _recording(nwb: Any, path: Path) -> Recording:
-    name = path.name.removesuffix(".zarr").removesuffix(".nwb")
     found = _Found(path)
     for place, item in _items(nwb):
         found.add(place, item)
@@ -104,16 +104,12 @@ def _recording(nwb: Any, path: Path) -> Recording:
     if not found.signals:
         raise ValueError(f"{path} holds no units or series that NeuroFM reads; it holds {', '.join(found.left_out) or 'nothing'}.")
     left_out = (f"left out {', '.join(found.left_out)}",) if found.left_out else ()
-    return Recording(
-        id=name,
-        dataset="file",
-        subject=read_subject(nwb.subject, name),
-        session=nwb.session_id or name,
+    recording = alone(path, "nwb", found.signals, found.intervals, (*found.notes, *left_out))
+    return replace(
+        recording,
+        subject=read_subject(nwb.subject, recording.id),
+        session=nwb.session_id or recording.id,
         species=getattr(nwb.subject, "species", None) or "unknown",
-        licence="unknown",
-        signals=found.signals,
-        intervals=found.intervals,
-        history=("read (nwb)", *found.notes, *left_out),
     )
 
 
