@@ -15,8 +15,8 @@ from dagster_pipes import open_dagster_pipes
 
 from neurofm_ml import gang
 from neurofm_ml.config import from_dict
-from neurofm_ml.jobs import JobSpec, Preempted, run
-from neurofm_ml.types import EXIT_BAD_INPUT, EXIT_PREEMPTED
+from neurofm_ml.jobs import JobSpec, run
+from neurofm_ml.types import EXIT_BAD_INPUT, EXIT_PREEMPTED, Preempted
 
 
 def main(path: str) -> int:

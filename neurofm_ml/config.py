@@ -1,7 +1,7 @@
 """Configurations: frozen keyword-only dataclasses, nested, that survive a trip through JSON.
 
 A config validates itself in ``__post_init__``. ``to_dict`` and ``from_dict`` are inverse to each
-other, ``patch`` changes some leaves. The dataclasses themselves stand in ``presets.py``.
+other, ``patch`` changes some leaves. The dataclasses themselves stand in ``presets``.
 """
 
 import dataclasses

@@ -55,8 +55,8 @@ TORCH_FREE = [
     "files.py",
     "gang.py",
     "metrics.py",
-    "presets.py",
-    "jobs.py",
+    "presets/*",
+    "jobs/*",
     "knowledge/*",
 ]
 ASSETS_MAY_IMPORT = {

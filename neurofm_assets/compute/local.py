@@ -11,8 +11,9 @@ import dagster as dg
 
 from neurofm_assets.compute.base import Compute, worker_command, write_job_file
 from neurofm_ml import jobs
-from neurofm_ml.jobs import EXIT_BAD_INPUT, EXIT_PREEMPTED, JobResult, JobSpec, Preempted
+from neurofm_ml.jobs import JobResult, JobSpec
 from neurofm_ml.presets import Resources
+from neurofm_ml.types import EXIT_BAD_INPUT, EXIT_PREEMPTED, Preempted
 
 
 class InProcess(Compute):

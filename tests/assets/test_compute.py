@@ -21,6 +21,7 @@ from neurofm_ml import jobs
 from neurofm_ml.config import to_dict
 from neurofm_ml.jobs import JobResult, JobSpec, load_result
 from neurofm_ml.presets import Resources
+from neurofm_ml.types import EXIT_BAD_INPUT
 
 Materialize = Callable[..., dg.ExecuteInProcessResult]
 
@@ -160,5 +161,5 @@ def test_the_worker_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFix
     spec = JobSpec(job="ingest", config={"dataset": "simulations"}, out=str(tmp_path / "out"))
     (tmp_path / "job.json").write_text(json.dumps(to_dict(spec)))
     with pytest.warns(match="not launched by a Dagster"):
-        assert worker.main(str(tmp_path / "job.json")) == jobs.EXIT_BAD_INPUT
+        assert worker.main(str(tmp_path / "job.json")) == EXIT_BAD_INPUT
     assert "Did you mean 'simulation'" in capsys.readouterr().err

@@ -318,6 +318,7 @@ import os, sys
 from pathlib import Path
 from neurofm_ml import jobs, remote, s3
 from neurofm_ml.config import config
+from neurofm_ml.jobs.__main__ import main
 from neurofm_ml.types import Report
 
 remote.PAUSE_S, s3.PART_BYTES = 0.001, 64_000
@@ -332,7 +333,7 @@ def dice(cfg, inputs, out):
     return Report({})
 
 jobs.JOBS.add("dice", jobs.Job(Nothing, dice, "1"))
-sys.exit(jobs.main([sys.argv[1]]))
+sys.exit(main([sys.argv[1]]))
 """
 
 

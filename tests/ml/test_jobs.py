@@ -14,7 +14,8 @@ import pytest
 from neurofm_ml import jobs
 from neurofm_ml.config import config, to_dict
 from neurofm_ml.jobs import JobSpec, current, find, load_result, run
-from neurofm_ml.types import Check, Report
+from neurofm_ml.jobs.__main__ import main
+from neurofm_ml.types import EXIT_BAD_INPUT, EXIT_PREEMPTED, Check, Report
 
 
 @config
@@ -183,6 +184,7 @@ import sys, time
 from pathlib import Path
 from neurofm_ml import jobs
 from neurofm_ml.config import config
+from neurofm_ml.jobs.__main__ import main
 from neurofm_ml.types import Report
 
 @config
@@ -199,7 +201,7 @@ def count(cfg, inputs, out):
     return Report({"steps": steps.stat().st_size})
 
 jobs.JOBS.add("slow", jobs.Job(Nothing, count, "1", resumes=True))
-sys.exit(jobs.main([sys.argv[1]]))
+sys.exit(main([sys.argv[1]]))
 """
 
 
@@ -220,7 +222,7 @@ def wait_for(pattern: str, folder: Path) -> Path:
     return found[0]
 
 
-@pytest.mark.parametrize(("stop", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, jobs.EXIT_PREEMPTED)])
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, EXIT_PREEMPTED)])
 def test_a_stopped_run_is_taken_up_where_it_was(stop: signal.Signals, code: int, slow_spec: Path, tmp_path: Path) -> None:
     process = start(slow_spec, pause=60)
     wait_for("work-*/steps", tmp_path / "slow")
@@ -259,7 +261,7 @@ def test_a_wrong_job_file_ends_with_code_2_and_one_line(
     monkeypatch.chdir(tmp_path)
     if content is not None:
         Path("job.json").write_text(content)
-    assert jobs.main(["job.json"]) == jobs.EXIT_BAD_INPUT
+    assert main(["job.json"]) == EXIT_BAD_INPUT
     assert message in capsys.readouterr().err
 
 

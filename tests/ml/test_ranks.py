@@ -28,8 +28,9 @@ from neurofm_ml.types import EXIT_BAD_INPUT, EXIT_PREEMPTED
 TOY = """
 import os, signal, sys, time
 from neurofm_ml import gang, jobs
+from neurofm_ml.jobs.__main__ import main
 from neurofm_ml.presets import OnnxConfig
-from neurofm_ml.types import Check, Report
+from neurofm_ml.types import Check, Preempted, Report
 
 def toy(cfg, inputs, out):
     mine = out / ("rank-%d" % gang.rank())
@@ -43,7 +44,7 @@ def toy(cfg, inputs, out):
     return Report({{"world": gang.world()}}, (Check("is_fine", True),))
 
 jobs.JOBS.add("toy", jobs.Job(OnnxConfig, toy, "1", jobs.claims("is_fine"), resumes=True, shared=lambda cfg: {shared}))
-sys.exit(jobs.main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:]))
 """
 
 
@@ -84,7 +85,7 @@ def test_two_processes_publish_one_artifact(shared: bool, called: set[str], tmp_
         ("if gang.rank(): raise ValueError('wrong')", EXIT_BAD_INPUT),
         pytest.param("if gang.rank(): os._exit(3)", 3, marks=pytest.mark.slow),
         pytest.param("if gang.rank(): os.kill(os.getpid(), signal.SIGKILL)", 128 + signal.SIGKILL, marks=pytest.mark.slow),
-        pytest.param("if not gang.rank(): raise jobs.Preempted('stopped')", EXIT_PREEMPTED, marks=pytest.mark.slow),
+        pytest.param("if not gang.rank(): raise Preempted('stopped')", EXIT_PREEMPTED, marks=pytest.mark.slow),
     ],
 )
 def test_a_gang_ends_with_the_code_of_the_process_that_failed_first(act: str, code: int, tmp_path: Path) -> None:

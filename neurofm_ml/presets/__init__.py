@@ -1,0 +1,39 @@
+"""What each job can be told, and what tiny, small, medium and large mean for it.
+
+The partition of an artifact says what it *is* (dataset, size, seed); these configs say how a run
+is *tuned*. Importing this module needs neither torch nor dagster.
+"""
+
+from neurofm_ml.presets.base import READ, SIZES, SPLITS, Resources, resources
+from neurofm_ml.presets.data import FociConfig, IngestConfig, QualityConfig, ScalerConfig, ShardsConfig, TableConfig
+from neurofm_ml.presets.evaluation import BaselinesConfig, ScoreConfig
+from neurofm_ml.presets.neurofmx import NeuroFMxConfig, neurofmx
+from neurofm_ml.presets.release import BundleConfig, CardConfig, OnnxConfig
+from neurofm_ml.presets.training import AdaptConfig, AugmentConfig, PretrainConfig, TrainConfig, adapt, pretrain
+
+__all__ = [
+    "READ",
+    "SIZES",
+    "SPLITS",
+    "AdaptConfig",
+    "AugmentConfig",
+    "BaselinesConfig",
+    "BundleConfig",
+    "CardConfig",
+    "FociConfig",
+    "IngestConfig",
+    "NeuroFMxConfig",
+    "OnnxConfig",
+    "PretrainConfig",
+    "QualityConfig",
+    "Resources",
+    "ScalerConfig",
+    "ScoreConfig",
+    "ShardsConfig",
+    "TableConfig",
+    "TrainConfig",
+    "adapt",
+    "neurofmx",
+    "pretrain",
+    "resources",
+]

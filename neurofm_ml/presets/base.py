@@ -1,0 +1,56 @@
+"""What all presets share: sizes, splits, what a run asks of its machine, and the checks of numbers."""
+
+from neurofm_ml.config import config
+
+SIZES = ("tiny", "small", "medium", "large")
+SPLITS = ("train", "validation", "test")
+#: Modalities that models read; the others are stored, judged and cut all the same.
+READ = ("spikes", "calcium", "eeg", "fmri")
+
+
+def positive(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if not value > 0:
+            raise ValueError(f"{type(owner).__name__}.{name} is {value!r}; it must be positive.")
+
+
+def fraction(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if not 0 <= value < 1:
+            raise ValueError(f"{type(owner).__name__}.{name} is {value!r}; it must lie in [0, 1).")
+
+
+def not_negative(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if not value >= 0:
+            raise ValueError(f"{type(owner).__name__}.{name} is {value!r}; it must not be negative.")
+
+
+@config
+class Resources:
+    """What one run asks of the machine it lands on."""
+
+    nodes: int = 1
+    gpus: int = 0
+    cpus: int = 2
+    memory_gb: int = 4
+    hours: float = 1.0
+
+
+def resources(size: str) -> Resources:
+    """Resources of a training run of the given size."""
+    return {
+        "tiny": Resources(),
+        "small": Resources(gpus=1, cpus=8, memory_gb=64, hours=12),
+        "medium": Resources(gpus=4, cpus=32, memory_gb=256, hours=48),
+        "large": Resources(nodes=2, gpus=8, cpus=96, memory_gb=1024, hours=120),
+    }[checked_size(size)]
+
+
+def checked_size(size: str) -> str:
+    if size not in SIZES:
+        raise ValueError(f"size is {size!r}; allowed: {', '.join(SIZES)}.")
+    return size
