@@ -4,12 +4,14 @@ The partition of an artifact says what it *is* (dataset, size, seed); these conf
 is *tuned*. Importing this module needs neither torch nor dagster.
 """
 
+from neurofm_ml.presets.augment import AugmentConfig
 from neurofm_ml.presets.base import READ, SIZES, SPLITS, Resources, resources
 from neurofm_ml.presets.data import FociConfig, IngestConfig, QualityConfig, ScalerConfig, ShardsConfig, TableConfig
 from neurofm_ml.presets.evaluation import BaselinesConfig, ScoreConfig
+from neurofm_ml.presets.loop import TrainConfig
 from neurofm_ml.presets.neurofmx import NeuroFMxConfig, neurofmx
 from neurofm_ml.presets.release import BundleConfig, CardConfig, OnnxConfig
-from neurofm_ml.presets.training import AdaptConfig, AugmentConfig, PretrainConfig, TrainConfig, adapt, pretrain
+from neurofm_ml.presets.training import AdaptConfig, PretrainConfig, adapt, pretrain
 
 __all__ = [
     "READ",

@@ -3,9 +3,10 @@
 from typing import Literal
 
 from neurofm_ml.config import config
+from neurofm_ml.presets.augment import AugmentConfig
 from neurofm_ml.presets.base import positive
+from neurofm_ml.presets.loop import TrainConfig
 from neurofm_ml.presets.neurofmx import NeuroFMxConfig
-from neurofm_ml.presets.training import AugmentConfig, TrainConfig
 
 
 @config

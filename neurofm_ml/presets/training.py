@@ -1,58 +1,13 @@
-"""Configs of the training loop, of augmentation, of pretraining and adaptation."""
+"""Configs of pretraining and adaptation."""
 
 from dataclasses import field
 from typing import Literal
 
 from neurofm_ml.config import config
-from neurofm_ml.presets.base import checked_size, fraction, not_negative, positive
+from neurofm_ml.presets.augment import AugmentConfig
+from neurofm_ml.presets.base import checked_size, fraction
+from neurofm_ml.presets.loop import TrainConfig
 from neurofm_ml.presets.neurofmx import NeuroFMxConfig, neurofmx
-
-
-@config
-class TrainConfig:
-    """The one training loop: budget, optimiser, precision, strategy, checkpoints.
-
-    `batch_size` is per process and micro-batch; `warmup` and `ema` are shares: of the steps, and of the
-    old average kept at each update. Logged values are means over `log_every` steps.
-    """
-
-    steps: int = 600
-    batch_size: int = 16
-    lr: float = 3e-3
-    weight_decay: float = 0.01
-    warmup: float = 0.05
-    clip_norm: float = 1.0
-    ema: float = 0.98
-    accumulate: int = 1
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    strategy: Literal["single", "ddp"] = "single"
-    compile: bool = False
-    log_every: int = 10
-    checkpoint_every: int = 100
-    keep: int = 2
-
-    def __post_init__(self) -> None:
-        positive(self, "steps", "batch_size", "lr", "clip_norm", "accumulate", "log_every", "checkpoint_every", "keep")
-        fraction(self, "warmup", "ema", "weight_decay")
-
-
-@config
-class AugmentConfig:
-    """What training windows go through: share of signals dropped where there are several, largest unit dropout,
-    masked share of time, noise and largest drift in deviations.
-
-    Drift is an offset per channel that lasts the whole window: what electrodes and animals do within the hour.
-    """
-
-    modality_dropout: float = 0.5
-    unit_dropout: float = 0.6
-    time_mask: float = 0.1
-    noise: float = 0.3
-    drift: float = 0.4
-
-    def __post_init__(self) -> None:
-        fraction(self, "modality_dropout", "unit_dropout", "time_mask")
-        not_negative(self, "noise", "drift")
 
 
 @config

@@ -1,0 +1,34 @@
+"""Config of the training loop."""
+
+from typing import Literal
+
+from neurofm_ml.config import config
+from neurofm_ml.presets.base import fraction, positive
+
+
+@config
+class TrainConfig:
+    """The one training loop: budget, optimiser, precision, strategy, checkpoints.
+
+    `batch_size` is per process and micro-batch; `warmup` and `ema` are shares: of the steps, and of the
+    old average kept at each update. Logged values are means over `log_every` steps.
+    """
+
+    steps: int = 600
+    batch_size: int = 16
+    lr: float = 3e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.05
+    clip_norm: float = 1.0
+    ema: float = 0.98
+    accumulate: int = 1
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    strategy: Literal["single", "ddp"] = "single"
+    compile: bool = False
+    log_every: int = 10
+    checkpoint_every: int = 100
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        positive(self, "steps", "batch_size", "lr", "clip_norm", "accumulate", "log_every", "checkpoint_every", "keep")
+        fraction(self, "warmup", "ema", "weight_decay")
