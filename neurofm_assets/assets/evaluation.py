@@ -57,6 +57,7 @@ def baselines(context: dg.AssetExecutionContext, config: BaselinesPatch, compute
     group_name="evaluation",
     kinds={"parquet"},
     owners=OWNERS,
+    pool="gpu",
     deps=[neurofmx_pretrained, neurofmx_adapted, *(dg.AssetDep(a, partition_mapping=EVERY) for a in (shards, scaler, baselines))],
     code_version=JOBS["score"].version,
     check_specs=specs_for("scores", "score", RUNS),

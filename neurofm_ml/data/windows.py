@@ -137,14 +137,15 @@ def _report(survey: Survey, table: pd.DataFrame, proof: dict[str, Any], out: Pat
 def _checks(survey: Survey, table: pd.DataFrame, proof: dict[str, Any], out: Path) -> tuple[Check, ...]:
     per_split, modalities = _per_split(table), survey.modalities
     neural = {name: share for name, share in survey.missing_shares().items() if modalities[name] not in BEHAVIOUR}
-    unused = len(survey.found) - table.recording.nunique()
+    empty = [split for split, n in per_split.items() if not n]
+    unused = sorted({f.recording for f in survey.found} - set(table.recording))
     return (
         _check_disjoint(survey.card, proof),
         _check_repeats(proof),
         dataclasses.replace(verify(out), name="shards_verify"),
         Check("neural_signals_are_finite", not any(neural.values()), numbers=neural, threshold="no NaN or Inf outside behaviour"),
-        Check("splits_are_filled", all(per_split.values()), "warn", per_split, ">= 1 window each"),
-        Check("recordings_are_used", not unused, "warn", {"recordings_without_window": unused}, "0"),
+        Check("splits_are_filled", all(per_split.values()), "warn", per_split, ">= 1 window each", ", ".join(empty)),
+        Check("recordings_are_used", not unused, "warn", {"recordings_without_window": len(unused)}, "0", ", ".join(unused)),
         validate(table, WINDOWS),
     )
 

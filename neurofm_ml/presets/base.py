@@ -46,7 +46,7 @@ def resources(size: str) -> Resources:
         "tiny": Resources(),
         "small": Resources(gpus=1, cpus=8, memory_gb=64, hours=12),
         "medium": Resources(gpus=4, cpus=32, memory_gb=256, hours=48),
-        "large": Resources(nodes=2, gpus=8, cpus=96, memory_gb=1024, hours=120),
+        "large": Resources(nodes=2, gpus=8, cpus=96, memory_gb=768, hours=120),
     }[checked_size(size)]
 
 

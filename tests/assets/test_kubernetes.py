@@ -65,7 +65,7 @@ def test_a_server_accepts_what_is_asked_for_each_size(size: str, site: Site) -> 
         ("tiny", 1, None, "2", "4Gi", "2", []),
         ("small", 1, "1", "8", "64Gi", "8", []),
         ("medium", 1, "4", "32", "256Gi", "8", ["--standalone", "--nproc-per-node=4"]),
-        ("large", 2, "8", "96", "1024Gi", "12", ["--nnodes=2", "--nproc-per-node=8", "--rdzv-backend=c10d"]),
+        ("large", 2, "8", "96", "768Gi", "12", ["--nnodes=2", "--nproc-per-node=8", "--rdzv-backend=c10d"]),
     ],
 )
 def test_a_pod_asks_for_exactly_what_its_size_needs(
