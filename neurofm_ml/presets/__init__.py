@@ -4,14 +4,25 @@ The partition of an artifact says what it *is* (dataset, size, seed); these conf
 is *tuned*. Importing this module needs neither torch nor dagster.
 """
 
+from neurofm_ml.presets.adaptation import (
+    AdaptConfig,
+    ContinualConfig,
+    DistillConfig,
+    MetaConfig,
+    adapt,
+    continual,
+    distill,
+    meta_train,
+)
 from neurofm_ml.presets.augment import AugmentConfig
 from neurofm_ml.presets.base import READ, SIZES, SPLITS, Resources, resources
 from neurofm_ml.presets.data import FociConfig, IngestConfig, QualityConfig, ScalerConfig, ShardsConfig, TableConfig
+from neurofm_ml.presets.embedding import EmbeddingConfig
 from neurofm_ml.presets.evaluation import BaselinesConfig, ScoreConfig
 from neurofm_ml.presets.loop import TrainConfig
 from neurofm_ml.presets.neurofmx import NeuroFMxConfig, neurofmx
 from neurofm_ml.presets.release import BundleConfig, CardConfig, OnnxConfig
-from neurofm_ml.presets.training import AdaptConfig, PretrainConfig, adapt, pretrain
+from neurofm_ml.presets.training import PretrainConfig, pretrain
 
 __all__ = [
     "READ",
@@ -22,8 +33,12 @@ __all__ = [
     "BaselinesConfig",
     "BundleConfig",
     "CardConfig",
+    "ContinualConfig",
+    "DistillConfig",
+    "EmbeddingConfig",
     "FociConfig",
     "IngestConfig",
+    "MetaConfig",
     "NeuroFMxConfig",
     "OnnxConfig",
     "PretrainConfig",
@@ -35,6 +50,9 @@ __all__ = [
     "TableConfig",
     "TrainConfig",
     "adapt",
+    "continual",
+    "distill",
+    "meta_train",
     "neurofmx",
     "pretrain",
     "resources",

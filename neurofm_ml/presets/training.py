@@ -1,4 +1,4 @@
-"""Configs of pretraining and adaptation."""
+"""Config of pretraining."""
 
 from dataclasses import field
 from typing import Literal
@@ -32,21 +32,6 @@ class PretrainConfig:
             raise ValueError(f"PretrainConfig.objectives is {self.objectives!r}; weights must not be negative, and one must be positive.")
 
 
-@config
-class AdaptConfig:
-    """Fine-tune a pretrained checkpoint on the decoding tasks of `datasets` (None: of all that are here)."""
-
-    seed: int
-    size: Literal["tiny", "small", "medium", "large"]
-    train: TrainConfig
-    augment: AugmentConfig = AugmentConfig()
-    datasets: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.train.strategy != "single":
-            raise ValueError(f'AdaptConfig.train.strategy is {self.train.strategy!r}; it must be "single": processes share the decoders.')
-
-
 def pretrain(size: str, seed: int = 0) -> PretrainConfig:
     """Pretraining at one size; the larger ones assume the GPUs that `resources` asks for."""
     train = {
@@ -60,13 +45,3 @@ def pretrain(size: str, seed: int = 0) -> PretrainConfig:
         ),
     }[checked_size(size)]
     return PretrainConfig(seed=seed, size=size, model=neurofmx(size), train=train)  # type: ignore[arg-type]
-
-
-def adapt(size: str, seed: int = 0) -> AdaptConfig:
-    """Fine-tuning at one size."""
-    train = (
-        TrainConfig(steps=200, lr=2e-3)
-        if checked_size(size) == "tiny"
-        else TrainConfig(steps=2000, lr=3e-4, ema=0.99, precision="bf16-mixed")
-    )
-    return AdaptConfig(seed=seed, size=size, train=train)  # type: ignore[arg-type]
