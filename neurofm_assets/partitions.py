@@ -16,12 +16,12 @@ from neurofm_ml.types import MODALITIES as ALL_MODALITIES
 
 
 def task_modalities(card: DatasetCard) -> set[str]:
-    """Modalities of the inputs and targets of a card's tasks."""
-    return {card.signals[name].modality for task in card.tasks for name in (task.target, *task.inputs)}
+    """Modalities of the inputs and targets of a card's tasks that decode a series."""
+    return {card.signals[name].modality for task in card.series_tasks for name in (task.target, *task.inputs)}
 
 
 CARDS: dict[str, DatasetCard] = {name: datasets()[name] for name in datasets()}
-LABELLED = [name for name, card in CARDS.items() if card.tasks]
+LABELLED = [name for name, card in CARDS.items() if card.series_tasks]
 #: Datasets that models learn from.
 LEARNED = [name for name, card in CARDS.items() if set(READ) & set(card.modalities)]
 

@@ -102,14 +102,14 @@ class Case:
 
 
 def find_cases(shards: Path, scaler: Sequence[Path]) -> list[Case]:
-    """Every task of every recording of a shards artifact that has all three blocks; none where recordings are split whole."""
+    """Every series task of every recording of a shards artifact that has all three blocks; none where recordings are split whole."""
     card = load_card(shards)
     channels = read_channels(shards)
     table = pd.read_parquet(shards / "windows.parquet", columns=["recording", "session", "split"])
     cases = []
     for (recording, session), rows in table.groupby(["recording", "session"]):
         if set(SPLITS) <= set(rows["split"]):
-            for task in card.tasks:
+            for task in card.series_tasks:
                 modality = "+".join(dict.fromkeys(channels[str(session)][name]["modality"] for name in task.inputs))
                 cases.append(Case(shards, tuple(scaler), card.name, str(recording), card.species, modality, task))
     return cases

@@ -22,6 +22,8 @@ from neurofm_ml.types import MODALITIES, Subject
 NAME = re.compile(r"[a-z0-9_]+")
 #: Endings of files that say where channels are; other `positions` are montages.
 PLACES = (".nii", ".nii.gz", ".csv", ".tsv", ".txt")
+#: What a card may know of a person.
+_SUBJECT_FIELDS = tuple(f.name for f in dataclass_fields(Subject) if f.name != "id")
 
 
 @config
@@ -43,13 +45,52 @@ class SplitSpec:
 
 @config
 class TaskSpec:
-    """A decoding task: predict `channels` of the series `target` (all when empty) from the series `inputs`."""
+    """A decoding task: predict `channels` of the series `target` (all when empty) from the series `inputs`, bin by bin; or a label of
+    each window.
+
+    A label's `target` is ``subject.diagnosis`` (``sex``, ``age``, ...) or ``intervals.<name>``: the label, or what stands in
+    `column`, of the interval that covers the window's middle. `classes` are the labels to tell apart, the positive one of two
+    last; without them the label is a number. Windows with another label, or none, have no part in the task. `during` are the
+    seconds [from, to) after an interval's start in which the middle must lie, for intervals that are instants (default: the
+    interval itself).
+    """
 
     name: str
     target: str
     inputs: tuple[str, ...]
     channels: tuple[str, ...] = ()
-    metric: Literal["r2"] = "r2"
+    column: str = ""
+    classes: tuple[str, ...] = ()
+    during: tuple[float, float] | None = None
+    metric: Literal["r2", "auroc", "balanced_accuracy"] = "r2"
+
+    def __post_init__(self) -> None:
+        kind, _, of = self.target.partition(".")
+        if self.is_label and not ((kind == "intervals" and of) or (kind == "subject" and of in _SUBJECT_FIELDS)):
+            raise ValueError(
+                f"task {self.name!r}: target is {self.target!r}; a label is intervals.<name> or subject.<field>, {', '.join(_SUBJECT_FIELDS)}."
+            )
+        if kind != "intervals" and (self.column or self.during):
+            raise ValueError(f"task {self.name!r}: column and during are of intervals, but target is {self.target!r}.")
+        if self.during and not self.during[0] < self.during[1]:
+            raise ValueError(f"task {self.name!r}: during is {self.during[0]:g} to {self.during[1]:g} s; the end must follow the start.")
+        self._check_classes()
+
+    def _check_classes(self) -> None:
+        n, wanted = len(self.classes), {"r2": "none", "auroc": "two, the positive one last", "balanced_accuracy": "two or more"}
+        if not (n == 0 if self.metric == "r2" else n == 2 if self.metric == "auroc" else n >= 2):
+            raise ValueError(f"task {self.name!r} has {n} classes; the metric {self.metric!r} needs {wanted[self.metric]}.")
+        if self.classes and not self.is_label:
+            raise ValueError(
+                f"task {self.name!r} has classes, but target {self.target!r} is a series; name a subject's field or intervals."
+            )
+        if len(set(self.classes)) < n:
+            raise ValueError(f"task {self.name!r} names a class twice: {', '.join(self.classes)}.")
+
+    @property
+    def is_label(self) -> bool:
+        """Whether a window has one answer, and not each of its bins."""
+        return "." in self.target
 
 
 @config
@@ -222,9 +263,8 @@ class SubjectTable:
     age_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        known = [f.name for f in dataclass_fields(Subject) if f.name != "id"]
-        if unknown := sorted({*self.fields, *self.codes} - set(known)):
-            raise ValueError(f"subjects: a subject has no {', '.join(unknown)}; it has {', '.join(known)}.")
+        if unknown := sorted({*self.fields, *self.codes} - set(_SUBJECT_FIELDS)):
+            raise ValueError(f"subjects: a subject has no {', '.join(unknown)}; it has {', '.join(_SUBJECT_FIELDS)}.")
         check_inside("file", self.file)
 
 
@@ -274,9 +314,10 @@ class DatasetCard:
             if not getattr(self, what) > 0:
                 raise ValueError(f"{what} is {getattr(self, what)}; it must be positive.")
         for task in self.tasks:
-            if unknown := sorted({task.target, *task.inputs} - set(self.signals)):
+            series = task.inputs if task.is_label else (task.target, *task.inputs)
+            if unknown := sorted(set(series) - set(self.signals)):
                 raise ValueError(f"task {task.name!r} names {', '.join(unknown)}; the signals are {', '.join(self.signals)}.")
-            ch_names = self.signals[task.target].ch_names
+            ch_names = () if task.is_label else self.signals[task.target].ch_names
             if ch_names and (unknown := sorted(set(task.channels) - set(ch_names))):
                 raise ValueError(f"task {task.name!r} names channel {', '.join(unknown)}; {task.target} has {', '.join(ch_names)}.")
         for name, signal in self.signals.items():
@@ -291,6 +332,16 @@ class DatasetCard:
     @property
     def modalities(self) -> tuple[str, ...]:
         return tuple(m for m in MODALITIES if any(s.modality == m for s in self.signals.values()))
+
+    @property
+    def series_tasks(self) -> tuple[TaskSpec, ...]:
+        """Tasks that decode a series, bin by bin."""
+        return tuple(task for task in self.tasks if not task.is_label)
+
+    @property
+    def label_tasks(self) -> tuple[TaskSpec, ...]:
+        """Tasks that give each window a label."""
+        return tuple(task for task in self.tasks if task.is_label)
 
     @property
     def measured(self) -> dict[str, SignalSpec]:

@@ -16,7 +16,7 @@ def leak_numbers(recording: Recording, card: DatasetCard) -> dict[str, dict[str,
 
     Inputs are the neural signals, and what the card's tasks name as inputs; targets are all behaviours.
     """
-    named = {(name, task.target) for task in card.tasks for name in task.inputs}
+    named = {(name, task.target) for task in card.series_tasks for name in task.inputs}
     series = recording.signals
     behaviours = [name for name, s in series.items() if s.modality in BEHAVIOUR]
     neural = [name for name, s in series.items() if s.modality not in BEHAVIOUR + SHOWN]
