@@ -26,6 +26,9 @@ from torch import Tensor, nn
 CHUNK = 32
 SEGMENT = 512
 
+#: Steps up to which the loop is the faster form.
+FEW = 8
+
 Scanned = tuple[Tensor, Tensor]
 
 
@@ -203,15 +206,10 @@ class SSMBlock(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (b, T, D); mask (b, T), True = valid: the others never change a valid token. Returns (b, T, D)."""
-        u, gate = self._project(x)
-        if mask is not None:
-            u = u.masked_fill(~mask[..., None], 0.0)
+        u, gate = self._project(x, mask)
         past = (self.d_conv - 1) // (2 if self.bidirectional else 1)
         u = self._convolve(F.pad(u, (0, 0, past, self.d_conv - 1 - past)))
-        dt, B, C = self._select(u)
-        if mask is not None:
-            dt = dt.masked_fill(~mask[..., None], 0.0)
-        parts = (u.unflatten(-1, (self.n_heads, -1)), dt, B, C)
+        parts = (u.unflatten(-1, (self.n_heads, -1)), *self._select(u, mask))
         heads, dt, B, C = map(_turn, parts) if self.bidirectional else parts
         y, _ = scan(heads, dt, -self.log_A.exp(), B, C)
         return self._finish(x, u, _turn(y) if self.bidirectional else y, gate)
@@ -226,29 +224,35 @@ class SSMBlock(nn.Module):
 
     def step(self, x: Tensor, state: SSMState) -> tuple[Tensor, SSMState]:
         """One step of a causal block: x (b, D) and the state before it to y (b, D) and the state after it."""
-        x = x[:, None]
-        u, gate = self._project(x)
+        y, after = self.advance(x[:, None], state)
+        return y[:, 0], after
+
+    def advance(self, x: Tensor, state: SSMState, mask: Tensor | None = None) -> tuple[Tensor, SSMState]:
+        """A few steps of a causal block: x (b, T, D), mask (b, T) and the state before them to y (b, T, D) and the state after them."""
+        u, gate = self._project(x, mask)
         window = torch.cat([state.conv, u], dim=1)
         u = self._convolve(window)
-        dt, B, C = self._select(u)
-        y, after = scan_sequential(u.unflatten(-1, (self.n_heads, -1)), dt, -self.log_A.exp(), B, C, state.scan)
-        return self._finish(x, u, y, gate)[:, 0], SSMState(window[:, 1:], after)
+        dt, B, C = self._select(u, mask)
+        form = scan_sequential if x.shape[1] <= FEW else scan
+        y, after = form(u.unflatten(-1, (self.n_heads, -1)), dt, -self.log_A.exp(), B, C, state.scan)
+        return self._finish(x, u, y, gate), SSMState(window[:, x.shape[1] :], after)
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(b, T, D) to the scan's input and the gate, (b, T, E) each."""
+    def _project(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(b, T, D) to the scan's input, 0 where nothing is valid, and the gate, (b, T, E) each."""
         u, gate = self.project_in(self.norm(x)).chunk(2, dim=-1)
-        return u, gate
+        return u if mask is None else u.masked_fill(~mask[..., None], 0.0), gate
 
     def _convolve(self, u: Tensor) -> Tensor:
         """(b, T + d_conv - 1, E) to (b, T, E)."""
         return F.silu(self.conv(u.transpose(1, 2)).transpose(1, 2))
 
-    def _select(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(b, T, E) to dt (b, T, H), B and C (b, T, G, N)."""
+    def _select(self, u: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(b, T, E) to dt (b, T, H), 0 where nothing is valid, B and C (b, T, G, N)."""
         width = self.n_groups * self.d_state
         B, C, dt = self.select(u).split([width, width, self.n_heads], dim=-1)
         B, C = (v.unflatten(-1, (self.n_groups, -1)) for v in (B, C))
-        return F.softplus(dt), B, C / math.sqrt(self.d_state)
+        dt = F.softplus(dt)
+        return dt if mask is None else dt.masked_fill(~mask[..., None], 0.0), B, C / math.sqrt(self.d_state)
 
     def _finish(self, x: Tensor, u: Tensor, y: Tensor, gate: Tensor) -> Tensor:
         """Residual x (b, T, D), scan input u (b, T, E), scan output y (b, T, H, P), gate (b, T, E) to (b, T, D)."""
