@@ -46,7 +46,7 @@ from neurofm_ml.models import NeuroFMx
 from neurofm_ml.training.adapt import fine_tune, validation_r2
 from neurofm_ml.training.decoders import fit_decoder, from_scratch, predict_block
 from neurofm_ml.training.loop import fit
-from neurofm_ml.training.pretrain import build
+from neurofm_ml.training.neurofmx import build
 from neurofm_ml.training.problems import Problem, find_problems
 from neurofm_ml.training.steps import weighted_loss
 from neurofm_ml.types import Array

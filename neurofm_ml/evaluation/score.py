@@ -18,7 +18,8 @@ from neurofm_ml.evaluation.report import draw_scores, write_markdown
 from neurofm_ml.evaluation.scores import BASELINE, BEATS, LOSES, TIES, compare, control_check, mean_scores, score_predictions, write_scores
 from neurofm_ml.evaluation.tasks import Case, find_cases
 from neurofm_ml.presets import SPLITS, ScoreConfig
-from neurofm_ml.training.decoders import block_latents, load_model
+from neurofm_ml.training.decoders import block_latents
+from neurofm_ml.training.saved import load_model
 from neurofm_ml.types import Report
 
 

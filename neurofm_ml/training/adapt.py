@@ -1,4 +1,4 @@
-"""The `adapt` job: fine-tune a pretrained model on every decoding problem, one decoder per recording and input."""
+"""The `adapt` job: fit a pretrained model to every decoding problem, one decoder per recording and input."""
 
 import copy
 import shutil
@@ -17,12 +17,16 @@ from neurofm_ml.metrics import r2
 from neurofm_ml.models import NeuroFMx
 from neurofm_ml.presets import AdaptConfig
 from neurofm_ml.training.curves import read_curves
-from neurofm_ml.training.decoders import Block, Decoder, adapted_to, describe, fit_decoder, load_model, predict_block, save_decoder
+from neurofm_ml.training.decoders import Block, Decoder, adapted_to, describe, fit_decoder, predict_block, save_decoder
+from neurofm_ml.training.labels import scaled_by_labels, with_share
 from neurofm_ml.training.loop import History
 from neurofm_ml.training.problems import Problem, find_problems
+from neurofm_ml.training.saved import load_model
+from neurofm_ml.training.trainable import fitting
 from neurofm_ml.types import Array, Check, Report
 
-METHOD = "fine_tuned"
+#: What the scores table calls each method.
+METHODS = {"full": "fine_tuned", "probe": "readout", "new_units": "new_units", "lora": "lora"}
 
 
 def adapt(cfg: AdaptConfig, pretrained: Path, shards: Sequence[Path], scaler: Sequence[Path], out: Path) -> Report:
@@ -49,8 +53,11 @@ def adapt(cfg: AdaptConfig, pretrained: Path, shards: Sequence[Path], scaler: Se
 
 
 def _adapt_one(cfg: AdaptConfig, base: NeuroFMx, problem: Problem, scaler: Scaler, out: Path) -> None:
+    if cfg.label_share < 1:
+        problem = with_share(problem, cfg.label_share)
+        scaler = scaled_by_labels(scaler, problem)
     model, history = fine_tune(cfg, base, problem, scaler, out / "fits" / problem.name)
-    for prediction in predictions(model, problem, scaler, "test", METHOD, "neurofmx", cfg.seed, history.seconds):
+    for prediction in predictions(model, problem, scaler, "test", METHODS[cfg.method], "neurofmx", cfg.seed, history.seconds):
         save_prediction(prediction, out / "predictions")
     shutil.rmtree(out / "fits" / problem.name / "checkpoints")
     save_decoder(out / "decoders" / problem.name, Decoder(model, describe(model, problem, scaler)))
@@ -63,7 +70,8 @@ def fine_tune(cfg: AdaptConfig, base: NeuroFMx, problem: Problem, scaler: Scaler
     """
     model = adapted_to(base, problem, scaler, cfg.seed)
     before, unfitted = validation_r2(model, problem, scaler), copy.deepcopy(model)
-    history = fit_decoder(model, problem, scaler, cfg.train, cfg.augment, out, cfg.seed)
+    with fitting(model, cfg, problem):
+        history = fit_decoder(model, problem, scaler, cfg.train, cfg.augment, out, cfg.seed)
     return (unfitted, history) if before > validation_r2(model, problem, scaler) else (model, history)
 
 

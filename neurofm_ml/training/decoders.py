@@ -3,10 +3,9 @@
 Shapes: T grid bins of a block, K target columns.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +20,9 @@ from neurofm_ml.data.windows import read_channels
 from neurofm_ml.models import NeuroFMx
 from neurofm_ml.models.neurofmx import Prediction
 from neurofm_ml.presets import AugmentConfig, NeuroFMxConfig, TrainConfig
-from neurofm_ml.training.checkpoints import load_weights, save_weights
 from neurofm_ml.training.loop import History, fit
 from neurofm_ml.training.problems import Problem, provenance, target_names, target_scale
+from neurofm_ml.training.saved import load_described, save_model
 from neurofm_ml.training.steps import weighted_loss
 from neurofm_ml.training.tuning import embed_by_tuning
 from neurofm_ml.types import Array, Batch
@@ -190,34 +189,11 @@ def describe(model: NeuroFMx, problem: Problem, scaler: Scaler) -> DecoderAbout:
 
 def save_decoder(folder: Path, decoder: Decoder) -> None:
     """Weights, configuration, vocabulary and `about` in one folder."""
-    _save(folder, decoder.model, {"about": to_dict(decoder.about)})
+    save_model(folder, decoder.model, {"about": to_dict(decoder.about)})
 
 
 def load_decoders(artifact: Path) -> Iterator[Decoder]:
     """Every decoder of an adapted artifact, in the order of their names."""
     for path in sorted((artifact / "decoders").glob("*/model.json")):
-        model, description = _load(path.parent)
+        model, description = load_described(path.parent)
         yield Decoder(model, from_dict(DecoderAbout, description["about"]))
-
-
-def save_model(folder: Path, model: NeuroFMx) -> None:
-    """Weights and everything needed to build the model again."""
-    _save(folder, model, {})
-
-
-def load_model(folder: Path) -> NeuroFMx:
-    """The model saved in `folder`. Raises ValueError when it is damaged."""
-    return _load(folder)[0]
-
-
-def _save(folder: Path, model: NeuroFMx, more: Mapping[str, Any]) -> None:
-    save_weights(
-        folder, model.state_dict(), {"family": "neurofmx", "config": to_dict(model.cfg), "vocabulary": to_dict(model.vocabulary), **more}
-    )
-
-
-def _load(folder: Path) -> tuple[NeuroFMx, dict[str, Any]]:
-    weights, description = load_weights(folder)
-    model = NeuroFMx(from_dict(NeuroFMxConfig, description["config"]), from_dict(Vocabulary, description["vocabulary"]))
-    model.load_state_dict(weights)
-    return model.eval(), description

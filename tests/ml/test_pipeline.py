@@ -26,9 +26,10 @@ from neurofm_ml.jobs import JobResult, JobSpec, load_result, run
 from neurofm_ml.presets import CardConfig
 from neurofm_ml.release import bundle, card
 from neurofm_ml.release.onnx import Deployed
-from neurofm_ml.training.decoders import load_decoders, load_model, predict_block
+from neurofm_ml.training.decoders import load_decoders, predict_block
 from neurofm_ml.training.pretrain import pretrain
 from neurofm_ml.training.problems import find_problems
+from neurofm_ml.training.saved import load_model
 
 STEPS = {"train": {"steps": 12, "checkpoint_every": 4}}
 MODALITIES = ("spikes", "calcium", "eeg", "fmri", "pose")
@@ -98,7 +99,7 @@ def test_pretraining_reads_no_validation_or_test_window(made, tmp_path):
     shutil.copytree(made["shards"].path, shards)
     for path in (*shards.glob("validation-*.tar"), *shards.glob("test-*.tar")):
         path.write_bytes(bytes(path.stat().st_size))
-    pretrain(PRETRAIN, [shards], [Path(made[f"scaler_{m}"].path) for m in MODALITIES], tmp_path)
+    pretrain("neurofmx", PRETRAIN, [shards], [Path(made[f"scaler_{m}"].path) for m in MODALITIES], tmp_path)
     assert file_hash(tmp_path / "model.safetensors") == made["pretrained"].artifacts["model.safetensors"]
 
 

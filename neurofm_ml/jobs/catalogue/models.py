@@ -22,7 +22,7 @@ def pretrain(cfg: presets.PretrainConfig, inputs: Inputs, out: Path) -> Report:
     """Shards and scalers -> pretrained checkpoint."""
     from neurofm_ml.training.pretrain import pretrain
 
-    return pretrain(cfg, inputs["shards"], inputs["scaler"], out)
+    return pretrain("neurofmx", cfg, inputs["shards"], inputs["scaler"], out)
 
 
 @job("adapt", presets.AdaptConfig, "1", checks=claims("loss_is_finite"), resumes=True, shared=lambda cfg: True)

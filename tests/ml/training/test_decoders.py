@@ -25,12 +25,11 @@ from neurofm_ml.training.decoders import (
     fit_decoder,
     from_scratch,
     load_decoders,
-    load_model,
     predict_block,
     save_decoder,
-    save_model,
 )
 from neurofm_ml.training.problems import Problem
+from neurofm_ml.training.saved import load_model, save_model
 from neurofm_ml.training.tuning import embed_by_tuning
 
 CFG = patch(presets.neurofmx("tiny"), {"d_model": 16, "n_heads": 2, "d_state": 4})

@@ -20,7 +20,8 @@ from neurofm_ml.knowledge.files import raw_files
 from neurofm_ml.presets import IngestConfig, ScalerConfig, ShardsConfig
 from neurofm_ml.training import pretrain as module
 from neurofm_ml.training.checkpoints import latest_checkpoint
-from neurofm_ml.training.pretrain import pretrain, sampling_weights
+from neurofm_ml.training.neurofmx import sampling_weights
+from neurofm_ml.training.pretrain import pretrain
 
 TINY = patch(
     presets.pretrain("tiny"), {"train": {"steps": 2, "batch_size": 2}, "model": {"d_model": 16, "n_heads": 2, "d_state": 4, "n_layers": 1}}
@@ -47,13 +48,13 @@ def scalers(scaler, monkeypatch):
 
 def test_datasets_without_training_windows_are_left_out_by_name(shards, without_training, scalers, tmp_path):
     cfg = patch(TINY, {"datasets": ["empty", "nowhere", "simulation"]})
-    report = pretrain(cfg, [shards, without_training], [], tmp_path)
+    report = pretrain("neurofmx", cfg, [shards, without_training], [], tmp_path)
     assert (report.metrics["datasets"], report.metrics["left_out"]) == ("simulation", "empty, nowhere")
 
 
 def test_checkpoints_say_what_they_were_trained_on(shards, scalers, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "shutil", SimpleNamespace(rmtree=lambda _: None))  # which removes the checkpoints at the end
-    pretrain(TINY, [shards], [], tmp_path)
+    pretrain("neurofmx", TINY, [shards], [], tmp_path)
     found = latest_checkpoint(tmp_path / "checkpoints").state["provenance"]
     assert found["simulation"] == read_manifest(shards)["index"]
     assert set(found) == {"simulation", "git_revision"}
@@ -61,7 +62,7 @@ def test_checkpoints_say_what_they_were_trained_on(shards, scalers, tmp_path, mo
 
 def test_nothing_to_learn_from_is_refused(without_training, scalers, tmp_path):
     with pytest.raises(ValueError, match="none of the datasets empty has training windows; materialise shards of at least one"):
-        pretrain(TINY, [without_training], [], tmp_path)
+        pretrain("neurofmx", TINY, [without_training], [], tmp_path)
 
 
 def test_behaviour_alone_is_refused_for_datasets_without_tasks(shards, scalers, tmp_path):
@@ -70,13 +71,13 @@ def test_behaviour_alone_is_refused_for_datasets_without_tasks(shards, scalers, 
     card = json.loads((folder / "card.json").read_text())
     (folder / "card.json").write_text(json.dumps({**card, "tasks": []}))
     with pytest.raises(ValueError, match=r"finds nothing to learn in simulation, without tasks; give \"masked\" a weight"):
-        pretrain(patch(TINY, {"objectives": {"masked": 0.0}}), [folder], [], tmp_path)
-    assert pretrain(TINY, [folder], [], tmp_path).metrics["datasets"] == "simulation"
+        pretrain("neurofmx", patch(TINY, {"objectives": {"masked": 0.0}}), [folder], [], tmp_path)
+    assert pretrain("neurofmx", TINY, [folder], [], tmp_path).metrics["datasets"] == "simulation"
 
 
 def test_unknown_objectives_are_refused(shards, scalers, tmp_path):
     with pytest.raises(ValueError, match=r"Unknown objective 'maskd'\. Did you mean 'masked'"):
-        pretrain(patch(TINY, {"objectives": {"maskd": 1.0}}), [shards], [], tmp_path)
+        pretrain("neurofmx", patch(TINY, {"objectives": {"maskd": 1.0}}), [shards], [], tmp_path)
 
 
 def test_labelled_datasets_share_three_quarters_of_the_updates(shards, tmp_path):
@@ -108,6 +109,6 @@ def test_windows_without_anything_to_read_are_passed_by(tmp_path, monkeypatch):
     (tmp_path / "scaler").mkdir()
     fit_scaler(ScalerConfig(modality="eeg"), [tmp_path / "shards"], tmp_path / "scaler")
     cfg = patch(TINY, {"train": {"batch_size": 2, "steps": 20, "log_every": 20}})
-    report = pretrain(cfg, [tmp_path / "shards"], [tmp_path / "scaler"], tmp_path / "model")
+    report = pretrain("neurofmx", cfg, [tmp_path / "shards"], [tmp_path / "scaler"], tmp_path / "model")
     assert np.isfinite(report.metrics["loss"])
     assert {key.split("-")[0] for key in readable(tmp_path / "shards")["key"]} == {"brain"}
