@@ -49,12 +49,6 @@ def modalities_of(names: Iterable[str]) -> list[str]:
     return [m for m in MODALITIES.get_partition_keys() if m in present]
 
 
-def scaled_for(names: Iterable[str]) -> list[str]:
-    """Modalities that models read of the named datasets, or decode, in the order of the partitions."""
-    needed = {modality for name in names for modality in {*READ} & {*CARDS[name].modalities} | task_modalities(CARDS[name])}
-    return [m for m in MODALITIES.get_partition_keys() if m in needed]
-
-
 def run_of(context: dg.AssetExecutionContext) -> tuple[str, int]:
     """Size and seed of the run being materialised."""
     keys = context.multi_partition_key.keys_by_dimension

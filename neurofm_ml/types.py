@@ -321,8 +321,11 @@ class StreamBatch:
     values (B, T, C) z-scored by the training windows (spike counts: the z-scored square root), 0
     where there is nothing; mask (B, T) True = valid; times (B, T) seconds from the window's start;
     t0 (B,), dt (B,) seconds; ids (B, C) rows of the vocabulary, 0 for unknown and padding;
-    channel_mask (B, C) True = a real channel; positions (B, C, 3) or None; counts (B, T, C) as
-    measured, for spikes.
+    channel_mask (B, C) True = a real channel; positions (B, C, 3), NaN for a channel without a place,
+    or None; counts (B, T, C) as measured, for spikes; seen (B, T, C) True = measured, for signals that
+    may miss a value (None: all are there).
+    Events (words, trials) have their own times and no sampling step, dt NaN; labels are their words,
+    as many in each window as its mask is True, and values (B, T, 1) how many seconds each lasts.
     """
 
     modality: str
@@ -335,6 +338,8 @@ class StreamBatch:
     channel_mask: torch.Tensor
     positions: torch.Tensor | None = None
     counts: torch.Tensor | None = None
+    seen: torch.Tensor | None = None
+    labels: tuple[tuple[str, ...], ...] | None = None
 
     @property
     def valid(self) -> torch.Tensor:
@@ -352,7 +357,9 @@ class Batch:
     times (B, L) seconds from the window's start, dt (B,) seconds and mask (B, L): the grid the latents
     live on, bin k covering times[k] +- dt / 2; session (B,) vocabulary rows; rows (B,) of the shard
     index, for audits of the reading order; starts (B,) float64 seconds of the recording at which each
-    window starts; targets: task name -> (B, L, K) z-scored, NaN where unknown.
+    window starts; targets: task name -> (B, L, K) z-scored, NaN where unknown; side: behaviour and
+    stimulus, for objectives that compare them with the streams, which alone are the input; labels: task
+    name -> (B,) int64 places among the task's classes, -1 where unknown, or float32 numbers, NaN where unknown.
     """
 
     streams: Mapping[str, StreamBatch]
@@ -363,6 +370,8 @@ class Batch:
     rows: torch.Tensor
     starts: torch.Tensor
     targets: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    side: Mapping[str, StreamBatch] = field(default_factory=dict)
+    labels: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> Batch:
         return _move(self, device)

@@ -9,7 +9,7 @@ from neurofm_assets.checks import specs_for
 from neurofm_assets.compute import Compute
 from neurofm_assets.conditions import WEEKLY
 from neurofm_assets.config import dagster_config
-from neurofm_assets.partitions import EVERY, LABELLED, LEARNED, RUNS, run_of, scaled_for
+from neurofm_assets.partitions import EVERY, LABELLED, LEARNED, RUNS, modalities_of, run_of
 from neurofm_assets.store import Store
 from neurofm_ml import presets
 from neurofm_ml.jobs import JOBS, load_spec
@@ -38,7 +38,7 @@ def neurofmx_pretrained(context: dg.AssetExecutionContext, config: PretrainPatch
     """Checkpoint of the multimodal model: masked modelling and behaviour decoding on the training blocks of every dataset that is here."""
     size, seed = run_of(context)
     cfg, chosen, left_out = store.choose(shards, config.apply(presets.pretrain(size, seed)), LEARNED)
-    scalers = scalers_for(store, chosen, scaled_for(chosen))
+    scalers = scalers_for(store, chosen, modalities_of(chosen))
     spec = store.spec(context, "pretrain", cfg, shards=chosen.values(), scaler=scalers)
     return compute.launch(context, spec, presets.resources(size), left_out)
 
@@ -60,7 +60,7 @@ def neurofmx_adapted(context: dg.AssetExecutionContext, config: AdaptPatch, comp
     """
     size, seed = run_of(context)
     cfg, chosen, left_out = store.choose(shards, config.apply(presets.adapt(size, seed)), LABELLED)
-    scalers = scalers_for(store, chosen, scaled_for(chosen))
+    scalers = scalers_for(store, chosen, modalities_of(chosen))
     pretrained = store.get(neurofmx_pretrained, context.partition_key)
     seen = load_spec(Path(pretrained)).config["datasets"]
     store.require_made_from([pretrained], "shards", [path for name, path in chosen.items() if name in seen])

@@ -7,8 +7,8 @@ Shapes: B batch, T times, C channels, L grid bins, K target columns.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from neurofm_ml.data.events import event_modality, events
+from neurofm_ml.data.labels import Labels, classes_of
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler
 from neurofm_ml.data.shards import read_index
 from neurofm_ml.data.windows import read_channels
 from neurofm_ml.knowledge.cards import DatasetCard, TaskSpec
-from neurofm_ml.presets import READ
-from neurofm_ml.types import Array, Batch, StreamBatch
+from neurofm_ml.presets import READ, SIDE
+from neurofm_ml.types import MODALITIES, Array, Batch, StreamBatch
 
 Sample = Mapping[str, Any]
 
@@ -32,12 +34,19 @@ class Vocabulary:
     """Names behind the rows of the embedding tables. Row 0 is nobody: unknown and padding.
 
     channels: modality -> ``dataset/session/signal/channel``; sessions: ``dataset/session``;
-    tasks: ``dataset/task`` -> number of target columns.
+    tasks: ``dataset/task`` -> number of target columns; labels: ``dataset/task`` -> classes, none where the label is a number.
+    modalities: those of the signals and events there are, behaviour and stimulus too (default: those with channels).
     """
 
     channels: dict[str, tuple[str, ...]]
     sessions: tuple[str, ...]
     tasks: dict[str, int]
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    modalities: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        present = self.modalities or self.channels
+        object.__setattr__(self, "modalities", tuple(m for m in MODALITIES if m in present))
 
     @cached_property
     def _channel_rows(self) -> dict[str, dict[str, int]]:
@@ -68,10 +77,12 @@ class Vocabulary:
             {m: tuple(dict.fromkeys((*self.channels.get(m, ()), *other.channels.get(m, ())))) for m in modalities},
             tuple(dict.fromkeys((*self.sessions, *other.sessions))),
             {**self.tasks, **other.tasks},
+            {**self.labels, **other.labels},
+            (*self.modalities, *other.modalities),
         )
 
 
-def build_vocabulary(shards: Iterable[Path]) -> Vocabulary:
+def build_vocabulary(shards: Sequence[Path]) -> Vocabulary:
     """Vocabulary of some shards artifacts, in their order. Electrodes and parcels with a position need no rows.
 
     Raises ValueError for a task whose target is not on the grid, or not of one width in all sessions.
@@ -79,17 +90,28 @@ def build_vocabulary(shards: Iterable[Path]) -> Vocabulary:
     channels: dict[str, list[str]] = {}
     sessions: list[str] = []
     tasks: dict[str, int] = {}
+    modalities: set[str] = set()
     for artifact in shards:
         card, table = load_card(artifact), read_channels(artifact)
+        modalities |= {event_modality(name) for name in card.intervals}
         for session, signals in table.items():
             sessions.append(f"{card.name}/{session}")
-            for name in (n for n in neural_signals(card) if n in signals):
-                modality = signals[name]["modality"]
-                if modality not in PLACED or signals[name]["positions"] is None:
-                    known = channels.setdefault(modality, [])
-                    known += [f"{card.name}/{session}/{name}/{ch}" for ch in signals[name]["ch_names"]]
-        tasks |= {f"{card.name}/{task.name}": _width(card, task, table) for task in card.tasks}
-    return Vocabulary({m: tuple(names) for m, names in channels.items()}, tuple(sessions), tasks)
+            for name in (n for n in (*neural_signals(card), *side_signals(card)) if n in signals):
+                modalities.add(signals[name]["modality"])
+                if unplaced := _unplaced(signals[name]):
+                    channels.setdefault(signals[name]["modality"], []).extend(f"{card.name}/{session}/{name}/{ch}" for ch in unplaced)
+        tasks |= {f"{card.name}/{task.name}": _width(card, task, table) for task in card.series_tasks}
+    labels = classes_of([load_card(artifact) for artifact in shards])
+    return Vocabulary({m: tuple(names) for m, names in channels.items()}, tuple(sessions), tasks, labels, tuple(modalities))
+
+
+def _unplaced(about: Mapping[str, Any]) -> list[str]:
+    """Channels of a signal that no place of their own tells from the others: they need rows."""
+    if about["modality"] not in PLACED or about["positions"] is None:
+        return list(about["ch_names"])
+    places = [tuple(place) for place in about["positions"]]
+    shared = Counter(places)
+    return [ch for ch, place in zip(about["ch_names"], places, strict=True) if shared[place] > 1 or not np.isfinite(place).all()]
 
 
 def _width(card: DatasetCard, task: TaskSpec, table: Mapping[str, Any]) -> int:
@@ -113,12 +135,18 @@ def _width(card: DatasetCard, task: TaskSpec, table: Mapping[str, Any]) -> int:
 SPIKE_LIMIT = 3.0
 
 #: Modalities whose channels are known by their position, where they have one.
-PLACED = ("eeg", "fmri")
+PLACED = ("lfp", "eeg", "meg", "ecog", "ieeg", "fmri")
 
 
 def neural_signals(card: DatasetCard) -> tuple[str, ...]:
-    """Names of the card's signals that models take as input, in the card's order."""
-    return tuple(name for name, spec in card.signals.items() if spec.modality in READ)
+    """Names of the card's signals that models take as input, in the card's order: never the target of one of its tasks."""
+    targets = {task.target for task in card.tasks}
+    return tuple(name for name, spec in card.signals.items() if spec.modality in READ and name not in targets)
+
+
+def side_signals(card: DatasetCard) -> tuple[str, ...]:
+    """Names of the card's signals of behaviour and stimulus, targets too, in the card's order: they stand beside the input."""
+    return tuple(name for name, spec in card.signals.items() if spec.modality in SIDE)
 
 
 def readable(shards: Path) -> dict[str, list[str]]:
@@ -146,7 +174,8 @@ class Collate:
 
     `signals` limits which inputs are taken (None: every neural signal), `tasks` which targets (None:
     every task of the vocabulary). `labelled` maps recordings, ``dataset/recording``, to the only
-    seconds [start, end) whose targets are shown.
+    seconds [start, end) whose targets are shown. `side` adds behaviour and stimulus: signals by their
+    names, intervals as ``<name>_intervals``.
     """
 
     def __init__(
@@ -157,11 +186,13 @@ class Collate:
         signals: Sequence[str] | None = None,
         tasks: Sequence[str] | None = None,
         labelled: Mapping[str, tuple[float, float]] | None = None,
+        side: bool = False,
     ) -> None:
-        self.vocabulary, self.scaler, self.signals, self.labelled = vocabulary, scaler, signals, labelled or {}
+        self.vocabulary, self.scaler, self.signals, self.labelled, self.side = vocabulary, scaler, signals, labelled or {}, side
         self.tasks = {name: vocabulary.tasks[name] for name in tasks or vocabulary.tasks}
         self.cards = {card.name: card for card in map(load_card, shards)}
         self.channels = {load_card(path).name: read_channels(path) for path in shards}
+        self.read_labels = Labels(shards, vocabulary.labels)
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         grids = [sample["json"]["grid"] for sample in samples]
@@ -180,11 +211,20 @@ class Collate:
             rows=torch.tensor([s["__row__"] for s in samples]),
             starts=torch.tensor([s["json"]["start"] for s in samples], dtype=torch.float64),
             targets=self._targets(samples, length),
+            labels=self.read_labels(samples),
+            side=self._side(samples) if self.side else {},
         )
 
     def _inputs(self, samples: Sequence[Sample]) -> list[str]:
-        wanted = self.signals or [n for d in dict.fromkeys(s["json"]["dataset"] for s in samples) for n in neural_signals(self.cards[d])]
-        return [name for name in dict.fromkeys(wanted) if any(name in sample for sample in samples)]
+        return _present(self.signals or self._named(neural_signals, samples), samples)
+
+    def _named(self, which: Callable[[DatasetCard], tuple[str, ...]], samples: Sequence[Sample]) -> list[str]:
+        return [name for dataset in dict.fromkeys(s["json"]["dataset"] for s in samples) for name in which(self.cards[dataset])]
+
+    def _side(self, samples: Sequence[Sample]) -> dict[str, StreamBatch]:
+        intervals = dict.fromkeys(name for sample in samples for name in sample["json"].get("intervals", {}))
+        streams = {name: self._stream(name, samples) for name in _present(self._named(side_signals, samples), samples)}
+        return streams | {f"{name}_intervals": events(name, samples) for name in intervals}
 
     def _stream(self, name: str, samples: Sequence[Sample]) -> StreamBatch:
         """Samples that lack the signal stay False in its mask and take the sampling step of the others."""
@@ -196,19 +236,21 @@ class Collate:
         mask, channel_mask = np.zeros((n, length), bool), np.zeros((n, width), bool)
         ids, positions = np.zeros((n, width), np.int64), np.zeros((n, width, 3), np.float32)
         t0, dt = np.zeros(n, np.float32), np.full(n, 1 / present[0][2]["sfreq"], np.float32)
+        seen = np.zeros((n, length, width), bool)
         for i, sample, about in present:
             t, c = sample[name].shape
             counts[i, :t, :c] = sample[name]
             values[i, :t, :c] = standardised(sample[name], modality, *self._scale(name, sample))
-            mask[i, :t], channel_mask[i, :c] = True, True
+            seen[i, :t, :c] = modality not in SIDE or np.isfinite(sample[name])
+            mask[i, :t], channel_mask[i, :c] = seen[i, :t].any(1), True
             ids[i, :c] = self.vocabulary.channel_rows(modality, f"{_session(sample)}/{name}", about["ch_names"])
-            positions[i, :c] = about["positions"] or 0
+            positions[i, :c] = np.nan if about["positions"] is None else about["positions"]
             signal = sample["json"]["signals"][name]
             t0[i], dt[i] = signal["t0"] - sample["json"]["start"], 1 / signal["sfreq"]
         placed = any(about["positions"] is not None for _, _, about in present)
         return StreamBatch(
             modality=modality,
-            values=torch.from_numpy(values),
+            values=torch.from_numpy(np.where(seen, values, 0)),
             mask=torch.from_numpy(mask),
             times=torch.from_numpy(t0[:, None] + np.arange(length, dtype=np.float32) * dt[:, None]),
             t0=torch.from_numpy(t0),
@@ -217,6 +259,7 @@ class Collate:
             channel_mask=torch.from_numpy(channel_mask),
             positions=torch.from_numpy(positions) if placed else None,
             counts=torch.from_numpy(counts) if modality == "spikes" else None,
+            seen=torch.from_numpy(seen) if modality in SIDE else None,
         )
 
     def _about(self, name: str, sample: Sample) -> dict[str, Any]:
@@ -230,7 +273,7 @@ class Collate:
         targets: dict[str, Array] = {}
         for i, sample in enumerate(samples):
             meta = sample["json"]
-            for task in self.cards[meta["dataset"]].tasks:
+            for task in self.cards[meta["dataset"]].series_tasks:
                 name = f"{meta['dataset']}/{task.name}"
                 if name in self.tasks and task.target in sample:
                     values = self._target(sample, task.target, task.channels)
@@ -247,6 +290,10 @@ class Collate:
         start, end = self.labelled.get(f"{meta['dataset']}/{meta['recording']}", (-np.inf, np.inf))
         times = meta["grid"]["t0"] + (np.arange(len(z)) + 0.5) / meta["grid"]["hz"]
         return np.where(((times >= start) & (times < end))[:, None], z, np.nan)
+
+
+def _present(names: Iterable[str], samples: Sequence[Sample]) -> list[str]:
+    return [name for name in dict.fromkeys(names) if any(name in sample for sample in samples)]
 
 
 def _modality(name: str, abouts: Sequence[Mapping[str, Any]]) -> str:

@@ -45,9 +45,9 @@ class ChannelEmbedding(nn.Module):
         self.place = None if scale is None else nn.Sequential(FourierFeatures(3, 32, scale), nn.Linear(64, d_model))
 
     def forward(self, ids: Tensor, positions: Tensor | None, channel_mask: Tensor) -> Tensor:
-        """ids (B, C), positions (B, C, 3) or None, channel_mask (B, C) -> (B, C, D), 0 for padding."""
+        """ids (B, C), positions (B, C, 3), NaN where there is none, or None, channel_mask (B, C) -> (B, C, D), 0 for padding."""
         known = self.table(ids)
         if positions is None or self.place is None:
             return known
-        placed = self.place(positions) * channel_mask.sum(1).clamp(min=1).rsqrt()[:, None, None]
+        placed = self.place(positions.nan_to_num()) * channel_mask.sum(1).clamp(min=1).rsqrt()[:, None, None]
         return torch.where((ids > 0)[..., None], known, placed * channel_mask[..., None])

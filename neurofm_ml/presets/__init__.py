@@ -15,7 +15,7 @@ from neurofm_ml.presets.adaptation import (
     meta_train,
 )
 from neurofm_ml.presets.augment import AugmentConfig
-from neurofm_ml.presets.base import READ, SIZES, SPLITS, Resources, resources
+from neurofm_ml.presets.base import NEURAL, READ, SIDE, SIZES, SPLITS, Resources, resources
 from neurofm_ml.presets.data import FociConfig, IngestConfig, QualityConfig, ScalerConfig, ShardsConfig, TableConfig
 from neurofm_ml.presets.embedding import EmbeddingConfig
 from neurofm_ml.presets.evaluation import BaselinesConfig, ScoreConfig
@@ -25,7 +25,9 @@ from neurofm_ml.presets.release import BundleConfig, CardConfig, OnnxConfig
 from neurofm_ml.presets.training import PretrainConfig, pretrain
 
 __all__ = [
+    "NEURAL",
     "READ",
+    "SIDE",
     "SIZES",
     "SPLITS",
     "AdaptConfig",

@@ -4,8 +4,11 @@ from neurofm_ml.config import config
 
 SIZES = ("tiny", "small", "medium", "large")
 SPLITS = ("train", "validation", "test")
-#: Modalities that models read; the others are stored, judged and cut all the same.
-READ = ("spikes", "calcium", "eeg", "fmri")
+NEURAL = ("spikes", "intracellular", "lfp", "calcium", "eeg", "meg", "ecog", "ieeg", "fmri", "emg")
+#: Behaviour and stimulus: they stand beside the input, never in it, so that a target is never fed to the model that predicts it.
+SIDE = ("eye", "pose", "physio", "task", "video", "audio", "language")
+#: What a model takes as input.
+READ = NEURAL
 
 
 def positive(owner: object, *names: str) -> None:

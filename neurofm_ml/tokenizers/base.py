@@ -66,8 +66,9 @@ class Tokenizer(nn.Module):
     def who(self, stream: StreamBatch) -> Tensor:
         """(B, C, D) identity of each channel, 0 for padding. Raises for channels nobody knows."""
         unknown = stream.channel_mask & (stream.ids == 0)
-        placed = stream.positions is not None and self.scale is not None
-        if not placed and not torch.compiler.is_compiling() and bool(unknown.any()):
+        if stream.positions is not None and self.scale is not None:
+            unknown = unknown & ~stream.positions.isfinite().all(-1)
+        if not torch.compiler.is_compiling() and bool(unknown.any()):
             row = int(unknown.any(1).nonzero()[0])
             raise ValueError(
                 f"{int(unknown[row].sum())} of {int(stream.channel_mask[row].sum())} {stream.modality} channels of window {row} "

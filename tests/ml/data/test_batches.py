@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from neurofm_ml.config import to_dict
-from neurofm_ml.data.batches import SPIKE_LIMIT, Collate, Vocabulary, build_vocabulary, standardised
+from neurofm_ml.data.batches import SPIKE_LIMIT, Collate, Vocabulary, build_vocabulary, neural_signals, side_signals, standardised
 from neurofm_ml.data.scaler import Scaler
-from neurofm_ml.knowledge.cards import DatasetCard, SignalSpec, TaskSpec
+from neurofm_ml.knowledge.cards import DatasetCard, IntervalSpec, SignalSpec, TaskSpec
 from neurofm_ml.types import Batch
 
 SPIKES, POSE = SignalSpec(modality="spikes"), SignalSpec(modality="pose")
@@ -26,6 +26,7 @@ CARDS = {
     "rats": DatasetCard(
         name="rats", title="", species="", licence="", source="", reader="arrays", grid_hz=4, window_s=1.5, stride_s=0.5,
         signals={"counts": SPIKES, "eeg": SignalSpec(modality="eeg"), "place": POSE},
+        intervals={"words": IntervalSpec(), "runs": IntervalSpec()},
         tasks=(TaskSpec(name="place", target="place", inputs=("counts",)),),
     ),
 }  # fmt: skip
@@ -218,6 +219,69 @@ def test_a_session_without_training_windows_is_refused(shards):
         collated(shards, Scaler({}), samples())
 
 
+# ---------------------------------------------------------------- behaviour and stimulus
+def test_the_side_is_there_when_asked_for_and_never_among_the_streams(shards, scaler):
+    plain, full = collated(shards, scaler, samples()), collated(shards, scaler, samples(), side=True)
+    assert not plain.side
+    assert list(full.side) == ["velocity", "place"]
+    assert list(full.streams) == list(plain.streams) == ["counts", "eeg"]
+
+
+def test_values_that_were_not_seen_are_nothing(shards, scaler):
+    """One number missing, then a whole row: z-scores elsewhere, as the targets have them."""
+    windows = samples()
+    windows[3]["place"][2, 1] = windows[3]["place"][4] = np.nan
+    batch = collated(shards, scaler, windows, side=True)
+    place, target = batch.side["place"], batch.targets["rats/place"][3, :6]
+    assert place.seen is not None
+    assert torch.equal(place.seen[3], target.isfinite())
+    assert torch.equal(place.values[3], target.nan_to_num())
+    assert place.mask[3].tolist() == [True] * 4 + [False, True]
+    assert not place.mask[:3].any()
+    assert place.ids[3].tolist() == [5, 6]
+
+
+def test_intervals_are_events_at_their_own_times(shards, scaler):
+    windows = samples()
+    for window in windows:
+        window["json"]["intervals"] = {}
+    began = windows[3]["json"]["start"]
+    words = {"start": [began - 0.25, began + 0.5], "end": [began + 0.125, began + 0.75], "labels": ["down", "the"], "columns": {}}
+    windows[3]["json"]["intervals"] = {"words": words, "runs": {"start": [began + 1], "end": [began + 1], "labels": [], "columns": {}}}
+    windows[0]["json"]["intervals"] = {"runs": {"start": [10.5, 11.0], "end": [10.75, 11.0], "labels": ["go", "stop"], "columns": {}}}
+    side = collated(shards, scaler, windows, side=True).side
+    words, runs = side["words_intervals"], side["runs_intervals"]
+    assert (words.modality, runs.modality) == ("language", "task")
+    assert words.labels == ((), (), (), ("down", "the"))
+    assert runs.labels == (("go", "stop"), (), (), ("runs",))
+    assert words.times[3].tolist() == [-0.25, 0.5]
+    assert words.values[3, :, 0].tolist() == [0.375, 0.25]
+    assert runs.times.tolist() == [[0.5, 1.0], [0, 0], [0, 0], [1.0, 1.0]], "padding stands where the last event does"
+    assert runs.mask.tolist() == [[True, True], [False, False], [False, False], [True, False]]
+    assert bool(words.dt.isnan().all())
+
+
+def test_targets_are_no_input():
+    """An EMG that a task decodes is hidden from the model that decodes it; behaviour never was an input."""
+    card = dataclasses.replace(
+        CARDS["apes"],
+        signals={**CARDS["apes"].signals, "muscle": SignalSpec(modality="emg"), "arm": SignalSpec(modality="emg")},
+        tasks=(TaskSpec(name="pull", target="muscle", inputs=("counts",)),),
+    )
+    assert neural_signals(card) == ("counts", "arm")
+    assert side_signals(card) == ("velocity",)
+
+
+def test_channels_without_a_place_are_marked(shards, scaler):
+    table = json.loads((shards[1] / "channels.json").read_text())
+    table["s"]["eeg"]["positions"] = [POSITIONS[0], [math.nan] * 3]
+    (shards[1] / "channels.json").write_text(json.dumps(table))
+    eeg = collated(shards, scaler, samples()).streams["eeg"]
+    assert eeg.positions is not None
+    assert eeg.positions[3].isfinite().all(-1).tolist() == [True, False]
+    assert eeg.ids[3].tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_roots_of_counts_have_full_precision_whatever_their_type(dtype):
     z = standardised(np.array([[2, 3, 5]], dtype), "spikes", np.zeros(3, np.float32), np.ones(3, np.float32))
@@ -229,7 +293,11 @@ def test_roots_of_counts_have_full_precision_whatever_their_type(dtype):
 def test_vocabulary_of_shards(shards):
     vocabulary = build_vocabulary(shards)
     units = ("apes/a/counts/u1", "apes/a/counts/u2", "apes/a/counts/u3", "apes/b/counts/u1", "apes/b/counts/u9", "rats/s/counts/u1")
-    assert vocabulary == Vocabulary({"spikes": units}, ("apes/a", "apes/b", "rats/s"), {"apes/speed": 1, "rats/place": 2})
+    pose = ("apes/a/velocity/vx", "apes/a/velocity/vy", "apes/b/velocity/vx", "apes/b/velocity/vy", "rats/s/place/x", "rats/s/place/y")
+    assert vocabulary.channels == {"spikes": units, "pose": pose}
+    assert vocabulary.sessions == ("apes/a", "apes/b", "rats/s")
+    assert vocabulary.tasks == {"apes/speed": 1, "rats/place": 2}
+    assert vocabulary.modalities == ("spikes", "eeg", "pose", "task", "language")
     assert np.allclose(vocabulary.channel_std("spikes"), [3**-0.5] * 3 + [2**-0.5] * 2 + [1])
     assert vocabulary.channel_std("eeg").shape == (0,)
 
@@ -239,7 +307,31 @@ def test_units_with_a_position_keep_their_rows(shards):
     table = json.loads((shards[1] / "channels.json").read_text())
     table["s"]["counts"]["positions"] = [[0.0, 0.0, 0.0]]
     (shards[1] / "channels.json").write_text(json.dumps(table))
-    assert build_vocabulary([shards[1]]).channels == {"spikes": ("rats/s/counts/u1",)}
+    assert build_vocabulary([shards[1]]).channels["spikes"] == ("rats/s/counts/u1",)
+
+
+@pytest.mark.parametrize(
+    ("positions", "rows"),
+    [
+        (POSITIONS, ()),
+        (None, ("rats/s/eeg/Cz", "rats/s/eeg/Pz")),
+        ([POSITIONS[0], [math.nan] * 3], ("rats/s/eeg/Pz",)),
+        ([POSITIONS[0], POSITIONS[0]], ("rats/s/eeg/Cz", "rats/s/eeg/Pz")),
+    ],
+)
+def test_electrodes_without_a_place_of_their_own_get_rows(shards, positions, rows):
+    """The two planar gradiometers of a MEG sensor stand at one place: nothing else tells them apart."""
+    table = json.loads((shards[1] / "channels.json").read_text())
+    table["s"]["eeg"]["positions"] = positions
+    (shards[1] / "channels.json").write_text(json.dumps(table))
+    assert build_vocabulary(shards).channels.get("eeg", ()) == rows
+
+
+def test_modalities_are_those_with_channels_unless_said():
+    assert Vocabulary({"pose": (), "spikes": ()}, (), {}).modalities == ("spikes", "pose")
+    placed = Vocabulary({}, (), {}, modalities=("language", "fmri"))
+    assert placed.modalities == ("fmri", "language")
+    assert placed.union(Vocabulary({"spikes": ()}, (), {})).modalities == ("spikes", "fmri", "language")
 
 
 def test_union_keeps_rows_in_use():
