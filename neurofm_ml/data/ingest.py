@@ -110,7 +110,7 @@ def _gathered(card: DatasetCard, linked: set[str], folder: Path) -> Iterator[Rec
     specs = find_recordings(card)
     missing = tuple(spec for spec in specs if spec.id not in linked)
     fresh = iter(READERS[card.reader](replace(card, recordings=missing))) if missing or not specs else iter(())
-    for spec in tqdm(specs, desc=f"ingest {card.name}", unit="recording"):
+    for spec in tqdm(specs, desc=f"ingest {card.name}", unit="recording", disable=None):
         yield load_recording(folder / spec.id) if spec.id in linked else _saved(_next(fresh, card, spec), folder)
 
 

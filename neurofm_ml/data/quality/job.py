@@ -18,7 +18,7 @@ def assess(cfg: QualityConfig, recordings: Path, out: Path) -> Report:
     """A recordings artifact -> `quality.parquet` (a row per recording and signal), `quality.md`, `quality.png`, checks."""
     card = load_card(recordings)
     rows, sketches = [], []
-    for recording in tqdm(load_recordings(recordings), desc=f"quality of {card.name}", unit="recording"):
+    for recording in tqdm(load_recordings(recordings), desc=f"quality of {card.name}", unit="recording", disable=None):
         rows += measure(recording, card)
         sketches += sketch(recording)
     table = as_table(rows)
