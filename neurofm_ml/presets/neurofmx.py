@@ -11,7 +11,8 @@ class NeuroFMxConfig:
     """Shape of the multimodal model: widths, depths, and whether the backbone sees the future.
 
     `context` tokens of each modality feed one latent; the "gru" backbone is the ablation and the
-    baseline of equal budget: one of its layers stands for two state-space blocks.
+    baseline of equal budget: one of its layers stands for two state-space blocks. `d_shared` is the
+    width of the space shared with behaviour and stimulus, `horizons_s` how many seconds forecasts reach.
     """
 
     d_model: int = 64
@@ -21,14 +22,18 @@ class NeuroFMxConfig:
     d_conv: int = 9
     expand: int = 1
     context: int = 4
+    d_shared: int = 32
+    horizons_s: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
     bidirectional: bool = True
     prenorm: bool = False
     dropout: float = 0.5
     backbone: Literal["ssm", "gru"] = "ssm"
 
     def __post_init__(self) -> None:
-        positive(self, "d_model", "n_layers", "n_heads", "d_state", "d_conv", "expand", "context")
+        positive(self, "d_model", "n_layers", "n_heads", "d_state", "d_conv", "expand", "context", "d_shared")
         fraction(self, "dropout")
+        if not self.horizons_s or any(h <= 0 for h in self.horizons_s):
+            raise ValueError(f"NeuroFMxConfig.horizons_s is {self.horizons_s!r}; it needs one or more positive times in seconds.")
         if self.d_model % self.n_heads:
             raise ValueError(f"NeuroFMxConfig.n_heads is {self.n_heads}; it must divide d_model = {self.d_model}.")
         if self.backbone == "ssm" and self.bidirectional and self.n_heads % 2:

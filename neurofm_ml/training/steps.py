@@ -26,7 +26,7 @@ def weighted_loss(cfg: AugmentConfig, weights: Mapping[str, float]) -> Loss:
         hidden = {name: hide(_patch_grid(model, batch, name), cfg.time_mask, generator) for name in batch.streams}
         noisy = augment(batch, cfg, generator)
         with_activity = "masked" in objectives
-        predicted = model(noisy, hidden, with_activity)
+        predicted = model(noisy, hidden, {"activity"} if with_activity else ())
         truth = Truth(batch.targets, predicted.latents.mask, _activity(model, batch, noisy, hidden) if with_activity else {})
         parts = {name: objective(predicted, truth) for name, objective in objectives.items()}
         total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()

@@ -25,7 +25,7 @@ def build(vocabulary: Vocabulary, **changes) -> NeuroFMx:
 def test_any_subset_of_modalities(modalities, backbone, make_batch, vocabulary):
     model = build(vocabulary, backbone=backbone)
     batch = make_batch(*modalities)
-    out = model(batch, activity=True)
+    out = model(batch, wanted={"activity"})
     assert out.latents.values.shape == (2, 60, 16)
     assert out.behaviour["toy/velocity"].shape == (2, 60, 2)
     for name, stream in batch.streams.items():
@@ -90,7 +90,7 @@ def test_order_of_units_does_not_matter(make_batch, vocabulary):
     batch = make_batch("spikes")
     s, order = batch.streams["spikes"], torch.tensor([4, 2, 0, 1, 3])
     moved = dataclasses.replace(batch, streams={"spikes": dataclasses.replace(s, values=s.values[..., order], ids=s.ids[:, order])})
-    a, b = model(batch, activity=True), model(moved, activity=True)
+    a, b = model(batch, wanted={"activity"}), model(moved, wanted={"activity"})
     assert torch.allclose(a.behaviour["toy/velocity"], b.behaviour["toy/velocity"], atol=1e-5)
     assert torch.allclose(a.activity["spikes"][:, :, order], b.activity["spikes"], atol=1e-5)
 

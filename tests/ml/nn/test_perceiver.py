@@ -1,5 +1,8 @@
 """GridFusion against a twin that loops over latents, and its clock."""
 
+import dataclasses
+
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -63,3 +66,60 @@ def test_starts_out_reading_its_own_bin():
     change = (fusion([moved], times, dt)[0] - fusion([still], times, dt)[0]).norm(dim=-1)[0]
     assert int(change.argmax()) == 10
     assert change[10] > 2 * change[9]
+
+
+def event_times(n: int, seed: int) -> torch.Tensor:
+    return torch.rand(2, n, generator=torch.Generator().manual_seed(seed)).mul(7).sub(0.5).sort(dim=1).values
+
+
+def events(n: int, padding: int = 0, seed: int = 0) -> TokenizedSequence:
+    values = torch.randn(2, n + padding, 8, generator=torch.Generator().manual_seed(seed))
+    times = F.pad(event_times(n, seed), (0, padding), mode="replicate") if padding else event_times(n, seed)
+    mask = torch.arange(n + padding) < n
+    return TokenizedSequence(values, mask.expand(2, -1), times, torch.zeros(2), torch.full((2,), torch.nan), "task")
+
+
+def twin_of_events(fusion: GridFusion, s: TokenizedSequence, times: torch.Tensor, grid_dt: float) -> torch.Tensor:
+    """One latent at a time: all events in the order of their distance, the first `context` of them."""
+    out = torch.zeros(2, times.shape[1], 8)
+    for b in range(2):
+        for k, centre in enumerate(times[b].tolist()):
+            there = [i for i in range(s.tokens.shape[1]) if s.mask[b, i]]
+            if fusion.causal:
+                near = [i for i in there if float(s.times[b, i]) <= centre + grid_dt / 2][-fusion.context :]
+            else:
+                near = sorted(there, key=lambda i: abs(float(s.times[b, i]) - centre))[: fusion.context]
+            scores, values = [], []
+            for i in near:
+                key, value = fusion.key_value(s.tokens[b, i]).view(2, fusion.n_heads, -1)
+                distance = abs(float(s.times[b, i]) - centre) / grid_dt
+                scores.append((key * fusion.query).sum(-1) * 4**-0.5 - F.softplus(fusion.decay) * distance)
+                values.append(value)
+            if scores:
+                weights = torch.stack(scores).softmax(0)
+                out[b, k] = (weights[..., None] * torch.stack(values)).sum(0).flatten()
+    return fusion.out(out)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("n", [1, 2, 30])
+def test_events_equal_their_twin_and_padding_changes_nothing(causal: bool, n: int):
+    torch.manual_seed(0)
+    times = (torch.arange(12) + 0.5).expand(2, -1) * 0.5
+    fusion = GridFusion(8, 2, 3, causal)
+    torch.nn.init.normal_(fusion.query)
+    for padding in (0, 4):
+        values, mask = fusion([events(n, padding)], times, torch.full((2,), 0.5))
+        expected = twin_of_events(fusion, events(n, padding), times, 0.5)
+        assert torch.allclose(values, expected, atol=1e-5)
+        assert torch.equal(mask, ~torch.isclose(expected, fusion.out.bias).all(-1))
+
+
+def test_events_that_follow_a_bin_are_not_read_by_the_causal_form():
+    torch.manual_seed(0)
+    fusion, times, dt = GridFusion(8, 2, 3, causal=True), (torch.arange(12) + 0.5).expand(2, -1) * 0.5, torch.full((2,), 0.5)
+    before = events(30)
+    after = dataclasses.replace(before, tokens=torch.where(before.times[..., None] > 3.0, before.tokens + 9, before.tokens))
+    a, b = (fusion([s], times, dt)[0] for s in (before, after))
+    assert torch.equal(a[:, :6], b[:, :6])
+    assert not torch.allclose(a[:, 6:], b[:, 6:])
