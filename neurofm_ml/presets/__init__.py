@@ -19,7 +19,7 @@ from neurofm_ml.presets.base import NEURAL, READ, SIDE, SIZES, SPLITS, Resources
 from neurofm_ml.presets.data import FociConfig, IngestConfig, QualityConfig, ScalerConfig, ShardsConfig, TableConfig
 from neurofm_ml.presets.embedding import EmbeddingConfig
 from neurofm_ml.presets.evaluation import BaselinesConfig, ScoreConfig
-from neurofm_ml.presets.loop import TrainConfig
+from neurofm_ml.presets.loop import FsdpConfig, TrainConfig
 from neurofm_ml.presets.neurofmx import NeuroFMxConfig, neurofmx
 from neurofm_ml.presets.release import BundleConfig, CardConfig, OnnxConfig
 from neurofm_ml.presets.training import PretrainConfig, pretrain
@@ -39,6 +39,7 @@ __all__ = [
     "DistillConfig",
     "EmbeddingConfig",
     "FociConfig",
+    "FsdpConfig",
     "IngestConfig",
     "MetaConfig",
     "NeuroFMxConfig",

@@ -7,11 +7,29 @@ from neurofm_ml.presets.base import fraction, positive
 
 
 @config
+class FsdpConfig:
+    """What strategy "fsdp" shares out among the processes, and how.
+
+    `shard` "full" frees the gathered weights of a block after its forward pass and gathers them again for the
+    backward one (FULL_SHARD); "grad_op" keeps them in between: more memory, less traffic (SHARD_GRAD_OP). `gather` is
+    the type in which weights travel and multiply; the shards themselves stay float32. With `cpu_offload` the shards,
+    the optimizer's state and its update live in the memory of the CPU.
+    """
+
+    shard: Literal["full", "grad_op"] = "full"
+    gather: Literal["float32", "bfloat16"] = "float32"
+    cpu_offload: bool = False
+
+
+@config
 class TrainConfig:
     """The one training loop: budget, optimiser, precision, strategy, checkpoints.
 
     `batch_size` is per process and micro-batch; `warmup` and `ema` are shares: of the steps, and of the
-    old average kept at each update. Logged values are means over `log_every` steps.
+    old average kept at each update. Logged values are means over `log_every` steps. Strategies: every process holds
+    the whole model ("ddp"), or a share of its weights, gradients and optimiser ("fsdp", and "deepspeed": ZeRO-3, on
+    GPUs only). With `activation_checkpointing` the backward pass computes each block of the model again instead of
+    keeping what is inside it.
     """
 
     steps: int = 600
@@ -23,7 +41,9 @@ class TrainConfig:
     ema: float = 0.98
     accumulate: int = 1
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    strategy: Literal["single", "ddp"] = "single"
+    strategy: Literal["single", "ddp", "fsdp", "deepspeed"] = "single"
+    fsdp: FsdpConfig = FsdpConfig()
+    activation_checkpointing: bool = False
     compile: bool = False
     log_every: int = 10
     checkpoint_every: int = 100
@@ -32,3 +52,5 @@ class TrainConfig:
     def __post_init__(self) -> None:
         positive(self, "steps", "batch_size", "lr", "clip_norm", "accumulate", "log_every", "checkpoint_every", "keep")
         fraction(self, "warmup", "ema", "weight_decay")
+        if self.fsdp.gather == "bfloat16" and self.precision != "bf16-mixed":
+            raise ValueError(f'TrainConfig.fsdp.gather is "bfloat16" under precision {self.precision!r}; it needs "bf16-mixed".')

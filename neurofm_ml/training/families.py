@@ -12,7 +12,8 @@ from neurofm_ml.data.loader import Loader, Mixture
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler
 from neurofm_ml.registry import Registry
-from neurofm_ml.training.loop import History, LossFunction, ResumableIterable, rank_and_world
+from neurofm_ml.training.loop import History, LossFunction, ResumableIterable
+from neurofm_ml.training.strategies import rank_and_world
 from neurofm_ml.types import Check
 
 

@@ -9,12 +9,11 @@ and, on a CPU, ends in the same bits as one that was never interrupted.
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -27,14 +26,13 @@ from neurofm_ml.presets import TrainConfig
 from neurofm_ml.training.checkpoints import Checkpoint, latest_checkpoint, save_checkpoint
 from neurofm_ml.training.curves import Curves, MetricsLog, plot_curves, read_curves
 from neurofm_ml.training.ema import Ema
-from neurofm_ml.training.optimizer import adamw, pack_state, unpack_state
+from neurofm_ml.training.optimizer import pack_state, unpack_state
 from neurofm_ml.training.preemption import stop_requests
 from neurofm_ml.training.schedule import warmup_cosine
+from neurofm_ml.training.sharding import load_whole, whole
+from neurofm_ml.training.strategies import Engine, gathered, launched, prepared
 from neurofm_ml.training.tracking import GpuMeter, Tracker
 from neurofm_ml.types import Array, Check, Preempted
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +41,7 @@ log = logging.getLogger(__name__)
 Parts = Mapping[str, float | Tensor]
 LossFunction = Callable[[Any, Any, torch.Generator, float], tuple[Tensor, Parts]]
 Validation = Callable[[Any], Mapping[str, float]]
+Observer = Callable[[int, Mapping[str, float]], None]
 
 
 class ResumableIterable(Protocol):
@@ -91,13 +90,6 @@ class History:
         return {"loss curve": "loss.png", "metrics": "metrics.csv"}
 
 
-def rank_and_world(cfg: TrainConfig) -> tuple[int, int]:
-    """This process and how many there are, as torchrun says; (0, 1) unless the strategy uses several."""
-    if cfg.strategy == "single":
-        return 0, 1
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def fit(
     model: nn.Module,
     batches: ResumableIterable,
@@ -109,23 +101,27 @@ def fit(
     validate: Validation | None = None,
     provenance: Mapping[str, str] | None = None,
     description: str = "training",
+    observe: Observer | None = None,
 ) -> History:
     """Train `model` in place for ``cfg.steps`` updates; on return it carries the averaged weights, on the CPU, in eval mode.
 
     Writes ``checkpoints/``, ``metrics.csv`` and ``loss.png`` under `out`, and takes up there what an
     earlier call left; W&B follows where the environment asks for it (``tracking``). `validate` sees the averaged model
-    at every checkpoint. `provenance` (data versions, code version, git revision) is kept in the checkpoints. On SIGTERM
+    at every checkpoint, `observe` the step and the means at every logged one, on all processes alike. `provenance` (data versions, code version, git revision) is kept in the checkpoints. On SIGTERM
     a checkpoint is written and `Preempted` raised. Raises ValueError when the loss stops being finite, or when `out`
     holds the checkpoint of another run.
     """
-    fabric = _fabric(cfg)
+    fabric = launched(cfg)
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices), stop_requests() as stop:
-        run = _Run(fabric, model, batches, loss, cfg, out, seed, dict(provenance or {}))
-        start = run.resume()
-        run.train(start, validate or (lambda _: {}), stop, description)
-    model.load_state_dict(run.ema.model.state_dict())
-    model.cpu().eval()
+        engine = Engine(fabric, model, cfg)
+        run = _Run(engine, batches, loss, cfg, out, seed, dict(provenance or {}))
+        with prepared(engine.model, cfg):
+            start = run.resume()
+            run.train(start, validate or (lambda _: {}), observe or (lambda *_: None), stop, description)
+    with run.ema.swapped():
+        averaged = whole(engine.model.state_dict())
+    model.cpu().eval().load_state_dict(averaged)
     curves = read_curves(out / "metrics.csv")
     if fabric.is_global_zero:
         plot_curves(curves, out / "loss.png", description)
@@ -133,22 +129,6 @@ def fit(
     samples = cfg.batch_size * cfg.accumulate * fabric.world_size
     gpu = run.meter.numbers(run.seconds)
     return History(cfg.steps, start, run.seconds, rate, rate * samples, str(fabric.device), curves, _checks(curves["loss"][1]), gpu)
-
-
-def _fabric(cfg: TrainConfig) -> "Fabric":
-    """Devices, precision and strategy. Several processes are started by torchrun, never from here."""
-    from lightning_fabric import Fabric
-    from lightning_fabric.strategies import DDPStrategy
-
-    if cfg.strategy == "single":
-        own = [int(os.environ.get("LOCAL_RANK", "0"))] if torch.cuda.is_available() else 1
-        return Fabric(devices=own, precision=cfg.precision)
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    nodes = rank_and_world(cfg)[1] // local
-    # A batch may lack a modality, and with it the parameters of that modality's tokenizer.
-    fabric = Fabric(strategy=DDPStrategy(find_unused_parameters=True), devices=local, num_nodes=nodes, precision=cfg.precision)
-    fabric.launch()
-    return fabric
 
 
 def _checks(losses: Array) -> tuple[Check, ...]:
@@ -159,17 +139,6 @@ def _checks(losses: Array) -> tuple[Check, ...]:
         Check("loss_is_finite", bool(np.isfinite(losses).all()), numbers={"last": float(losses[-1])}, threshold="every logged loss finite"),
         Check("loss_fell", last < first, "warn", {"first": first, "last": last}, "mean of the last tenth below that of the first"),
     )
-
-
-class _Objective(nn.Module):
-    """The model behind one forward call, so that strategy and autocast see whatever the loss does with it."""
-
-    def __init__(self, model: nn.Module, compiled: bool) -> None:
-        super().__init__()
-        self.model = torch.compile(model) if compiled else model
-
-    def forward(self, compute: Callable[[Any], tuple[Tensor, Parts]]) -> tuple[Tensor, Parts]:
-        return compute(self.model)
 
 
 @dataclass(frozen=True)
@@ -187,8 +156,7 @@ class _Run:
 
     def __init__(
         self,
-        fabric: "Fabric",
-        model: nn.Module,
+        engine: Engine,
         batches: ResumableIterable,
         loss: LossFunction,
         cfg: TrainConfig,
@@ -196,14 +164,12 @@ class _Run:
         seed: int,
         provenance: dict[str, str],
     ) -> None:
-        self.fabric, self.model, self.batches, self.loss, self.cfg, self.out = fabric, model, batches, loss, cfg, out
-        self.optimizer = adamw(model, cfg)
-        self.objective, self.stepper = fabric.setup(_Objective(model, cfg.compile), self.optimizer)
-        self.ema = Ema(model, cfg.ema)
+        self.engine, self.fabric, self.batches, self.loss, self.cfg, self.out = engine, engine.fabric, batches, loss, cfg, out
+        self.ema = Ema(engine.model, cfg.ema)
         self.seed = seed
-        self.identity, self.provenance = {"seed": seed, **to_dict(cfg)}, provenance
+        self.identity, self.provenance = _identity(cfg, seed, self.fabric.world_size), provenance
         self.seconds = 0.0
-        self.meter = GpuMeter(fabric.device, fabric.world_size)
+        self.meter = GpuMeter(self.fabric.device, self.fabric.world_size)
         self.wandb_id: str | None = None
         self.pending: list[_Update] = []
 
@@ -213,20 +179,22 @@ class _Run:
         if found is None:
             return 0
         _refuse_other_run(found, self.identity, self.out)
-        self.model.load_state_dict(found.weights)
-        self.ema.model.load_state_dict(found.ema)
-        unpack_state(self.optimizer, self.model, found.optimizer)
+        model = self.engine.model
+        load_whole(model, found.ema)
+        self.ema.restart()
+        load_whole(model, found.weights)
+        unpack_state(self.engine.optimizer, model, found.optimizer)
         self.batches.load_state_dict(found.state["cursor"])
         self.seconds = found.state["seconds"]
         self.wandb_id = found.state.get("wandb_id")
         log.info("Resuming %s from step %d.", self.out, found.step)
         return found.step
 
-    def train(self, start: int, validate: Validation, stop: Callable[[], bool], description: str) -> None:
+    def train(self, start: int, validate: Validation, observe: Observer, stop: Callable[[], bool], description: str) -> None:
         """All updates after `start`, with logging, validation and checkpoints between them."""
         cfg, chief = self.cfg, self.fabric.is_global_zero
         stream = iter(self.batches)
-        self.model.train()
+        self.engine.model.train()
         with (
             MetricsLog(self.out / "metrics.csv", start, writing=chief) as metrics,
             self._tracker(chief and start < cfg.steps) as tracker,
@@ -237,18 +205,19 @@ class _Run:
                 self.pending.append(self._update(step, stream))
                 bar.update()
                 due = step % cfg.checkpoint_every == 0 or step == cfg.steps
-                stopping = not due and self._agree(stop, step)
-                if due or stopping or step % cfg.log_every == 0:
-                    means = self._means()
-                    metrics.write(step, means)
-                    self.meter.look()
-                    tracker.write(step, {**means, **self.meter.numbers(time.perf_counter() - began)})
-                    bar.set_postfix(loss=f"{means['loss']:.4g}")
+                if not (due or step % cfg.log_every == 0):
+                    continue
+                means = self._means()
+                metrics.write(step, means)
+                observe(step, means)
+                self.meter.look()
+                tracker.write(step, {**means, **self.meter.numbers(time.perf_counter() - began)})
+                bar.set_postfix(loss=f"{means['loss']:.4g}")
                 if due:
-                    with torch.no_grad():
-                        found = {f"validation/{name}": value for name, value in validate(self.ema.model).items()}
+                    found = self._validated(validate)
                     metrics.write(step, found)
                     tracker.write(step, found)
+                stopping = not due and self._agree(stop)
                 if due or stopping:
                     metrics.sync()
                     self.seconds = time.perf_counter() - began
@@ -266,66 +235,59 @@ class _Run:
     def _update(self, step: int, stream: Iterator[Any]) -> _Update:
         """One step of the optimizer over ``cfg.accumulate`` micro-batches."""
         rate = self.cfg.lr * warmup_cosine(step - 1, self.cfg.steps, self.cfg.warmup)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         results = [self._backward(step, micro, next(stream)) for micro in range(self.cfg.accumulate)]
-        norm = self.fabric.clip_gradients(self.objective, self.stepper, max_norm=self.cfg.clip_norm, error_if_nonfinite=False)
-        self.stepper.step()
-        self.optimizer.zero_grad()
-        self.ema.update(self.model)
-        assert norm is not None
+        norm = self.engine.step(rate, self.cfg.clip_norm)
+        self.ema.update()
         return _Update(step, torch.stack([loss for loss, _ in results]).mean(), norm, [{**parts, "lr": rate} for _, parts in results])
 
     def _backward(self, step: int, micro: int, batch: Any) -> tuple[Tensor, Parts]:
-        """Add the gradient of one micro-batch; processes exchange gradients on the last one only."""
-        cfg, device = self.cfg, self.fabric.device
-        for_model, for_loss = np.random.SeedSequence((self.seed, step, micro, self.fabric.global_rank)).generate_state(2, np.uint64)
+        """Add the gradient of one micro-batch. Its randomness follows its place in the update, whichever process has it."""
+        cfg, fabric = self.cfg, self.fabric
+        place = micro * fabric.world_size + fabric.global_rank
+        for_model, for_loss = np.random.SeedSequence((self.seed, step, place)).generate_state(2, np.uint64)
         # torch.manual_seed formats a stack trace for each kind of device, used or not: a third of a millisecond.
-        (torch.default_generator.manual_seed if device.type == "cpu" else torch.manual_seed)(int(for_model))
-        generator = torch.Generator(device).manual_seed(int(for_loss))
-        moved, progress = batch.to(device), (step - 1) / cfg.steps
-        with self.fabric.no_backward_sync(self.objective, enabled=micro + 1 < cfg.accumulate):
-            loss, parts = self.objective(lambda model: self.loss(model, moved, generator, progress))
-            self.fabric.backward(loss / cfg.accumulate)
-        return loss.detach(), {name: value.detach() if isinstance(value, Tensor) else value for name, value in parts.items()}
+        (torch.default_generator.manual_seed if fabric.device.type == "cpu" else torch.manual_seed)(int(for_model))
+        generator = torch.Generator(fabric.device).manual_seed(int(for_loss))
+        moved, progress = batch.to(fabric.device), (step - 1) / cfg.steps
+        loss, parts = self.engine.backward(lambda model: self.loss(model, moved, generator, progress), micro, cfg.accumulate)
+        return loss, {name: value.detach() if isinstance(value, Tensor) else value for name, value in parts.items()}
 
     def _means(self) -> dict[str, float]:
-        """Means over the updates since the last call. Raises ValueError naming the first that was not finite.
-
-        The loss is that of all processes, the parts are those of this one.
-        """
+        """Means over the updates since the last call and all processes. Raises ValueError naming the first that was not finite."""
         updates, self.pending = self.pending, []
-        table = torch.stack([torch.stack([u.loss, u.grad_norm]).float() for u in updates])
-        rows = self._reduced(table, "mean").tolist()
-        for update, (loss, norm) in zip(updates, rows, strict=True):
+        values: dict[str, list[float]] = {}
+        for update in updates:
+            for name, value in (item for parts in update.parts for item in parts.items()):
+                values.setdefault(name, []).append(float(value))
+        rows = torch.stack([torch.stack([u.loss, u.grad_norm]).float() for u in updates]).tolist()
+        everywhere = gathered(self.fabric, (rows, values))
+        means = np.mean([rows for rows, _ in everywhere], 0)
+        for update, (loss, norm) in zip(updates, means, strict=True):
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise ValueError(
                     f"Training diverged at step {update.step} of {self.cfg.steps}: loss {loss}, gradient norm {norm}. "
                     f"The last good checkpoint is kept in {self.out / 'checkpoints'}; lower TrainConfig.lr "
                     f"(now {self.cfg.lr}) or look for values in the batches that are not finite."
                 )
-        found: dict[str, list[float]] = {}
-        for parts in (parts for update in updates for parts in update.parts):
-            for name, value in parts.items():
-                found.setdefault(name, []).append(float(value))
-        found |= {"loss": [loss for loss, _ in rows], "grad_norm": [norm for _, norm in rows]}
+        names = dict.fromkeys(name for _, values in everywhere for name in values)
+        found = {name: [v for _, values in everywhere for v in values.get(name, ())] for name in names}
+        found |= {"loss": [loss for loss, _ in means], "grad_norm": [norm for _, norm in means]}
         return {name: float(np.mean(values)) for name, values in found.items()}
 
-    def _agree(self, stop: Callable[[], bool], step: int) -> bool:
-        """Whether to stop here: several processes ask each other, and only at the steps that are logged."""
-        if self.fabric.world_size == 1:
-            return stop()
-        if step % self.cfg.log_every:
-            return False
-        return bool(self._reduced(torch.tensor(float(stop()), device=self.fabric.device), "sum") > 0)
+    def _validated(self, validate: Validation) -> dict[str, float]:
+        with torch.no_grad(), self.ema.swapped(), self.engine.gathered() as model:
+            return {f"validation/{name}": value for name, value in validate(model).items()}
 
-    def _reduced(self, values: Tensor, how: str) -> Tensor:
-        """`values` combined over all processes."""
-        return cast(Tensor, self.fabric.all_reduce(values, reduce_op=how))
+    def _agree(self, stop: Callable[[], bool]) -> bool:
+        """Whether any process was asked to stop."""
+        return any(gathered(self.fabric, stop()))
 
     def _save(self, step: int) -> None:
-        if self.fabric.is_global_zero:
-            weights, ema = self.model.state_dict(), self.ema.model.state_dict()
+        chief, model = self.fabric.is_global_zero, self.engine.model
+        weights, optimizer = whole(model.state_dict(), chief), whole(pack_state(self.engine.optimizer, model), chief)
+        with self.ema.swapped():
+            ema = whole(model.state_dict(), chief)
+        if chief:
             state = {
                 "config": self.identity,
                 "provenance": self.provenance,
@@ -333,9 +295,15 @@ class _Run:
                 "seconds": self.seconds,
                 "wandb_id": self.wandb_id,
             }
-            checkpoint = Checkpoint(step, weights, ema, pack_state(self.optimizer, self.model), state)
-            save_checkpoint(self.out / "checkpoints", checkpoint, self.cfg.keep)
+            save_checkpoint(self.out / "checkpoints", Checkpoint(step, weights, ema, optimizer, state), self.cfg.keep)
             save_work(self.out)
+
+
+def _identity(cfg: TrainConfig, seed: int, world: int) -> dict[str, Any]:
+    """What makes a run that run. How its micro-batches are laid out on processes does not."""
+    layout = ("strategy", "fsdp", "activation_checkpointing", "compile", "accumulate", "keep")
+    kept = {name: value for name, value in to_dict(cfg).items() if name not in layout}
+    return {"seed": seed, **kept, "accumulate x processes": cfg.accumulate * world}
 
 
 def _refuse_other_run(checkpoint: Checkpoint, identity: Mapping[str, Any], out: Path) -> None:

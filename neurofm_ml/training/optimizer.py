@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from neurofm_ml.presets import TrainConfig
+from neurofm_ml.training.sharding import like
 
 
 def adamw(model: nn.Module, cfg: TrainConfig) -> torch.optim.AdamW:
     """AdamW over the trainable parameters; norms, biases and embeddings are not decayed."""
-    embedded = {id(p) for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for p in m.parameters(recurse=False)}
+    embedded = {id(p) for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for p in m.parameters()}
     trainable = [p for p in model.parameters() if p.requires_grad]
     decayed = [p for p in trainable if p.ndim > 1 and id(p) not in embedded]
     others = [p for p in trainable if p.ndim <= 1 or id(p) in embedded]
@@ -27,8 +28,10 @@ def pack_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, 
 
 
 def unpack_state(optimizer: torch.optim.Optimizer, model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put what `pack_state` gave back in place, on the device of each parameter."""
+    """Put whole tensors named as `pack_state` names them in place, as each parameter is laid out."""
     parameters = dict(model.named_parameters())
     for entry, value in state.items():
         name, key = entry.rsplit("|", 1)
-        optimizer.state[parameters[name]][key] = value.to(parameters[name].device)
+        parameter = parameters[name]
+        # Counts of updates are no shares of anything.
+        optimizer.state[parameter][key] = like(value, parameter) if value.shape == parameter.shape else value.to(parameter.device)

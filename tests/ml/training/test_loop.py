@@ -236,7 +236,7 @@ def test_killed_twice_at_random_moments_it_ends_in_the_same_bits(draw: int, unin
     _finish_and_compare(tmp_path, uninterrupted)
 
 
-def test_asked_to_stop_it_saves_and_goes_on_from_there(tmp_path: Path) -> None:
+def test_asked_to_stop_it_saves_at_a_logged_step_and_goes_on_from_there(tmp_path: Path) -> None:
     former = signal.getsignal(signal.SIGTERM)
     whole, halves = toy_model(), toy_model()
     fit(whole, ToyBatches(4), noisy_loss, CFG, tmp_path / "whole", seed=3)
@@ -247,12 +247,13 @@ def test_asked_to_stop_it_saves_and_goes_on_from_there(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         return noisy_loss(model, batch, generator, progress)
 
-    with pytest.raises(Preempted, match="step 11 of 40"):
+    with pytest.raises(Preempted, match="step 12 of 40"):
         fit(toy_model(), first, stopped, CFG, tmp_path / "halves", seed=3)
     assert signal.getsignal(signal.SIGTERM) is former
     history = fit(halves, second, noisy_loss, CFG, tmp_path / "halves", seed=3)
-    assert history.resumed_from == 11
+    assert history.resumed_from == 12
     assert first.served + second.served == list(range(40 * 2 * 4))
+    assert (tmp_path / "whole/metrics.csv").read_bytes() == (tmp_path / "halves/metrics.csv").read_bytes()
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), halves.parameters(), strict=True))
 
 

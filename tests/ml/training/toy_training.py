@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from neurofm_ml.presets import TrainConfig
 from neurofm_ml.training.checkpoints import save_weights
-from neurofm_ml.training.loop import History, fit, rank_and_world
+from neurofm_ml.training.loop import History, fit
+from neurofm_ml.training.strategies import rank_and_world
 
 CFG = TrainConfig(steps=40, batch_size=4, accumulate=2, log_every=3, checkpoint_every=7, ema=0.9)
 
@@ -106,7 +107,7 @@ def toy_run(out: Path, batches: ToyBatches | None = None) -> History:
 def in_process(function: Callable[..., None], *args: Any) -> Any:
     """Start `function` in a fresh process, forked from one that has the imports behind it."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["neurofm_ml.training.loop", "lightning_fabric", "matplotlib.figure", "torch._dynamo"])
+    context.set_forkserver_preload(["neurofm_ml.training.loop", "lightning_fabric", "matplotlib.figure", "torch._dynamo", "torch.distributed.fsdp"])
     process = context.Process(target=function, args=args)
     process.start()
     return process
