@@ -29,7 +29,7 @@ def pretrain(name: str, cfg: Any, shards: Sequence[Path], scaler: Sequence[Path]
     Datasets that `cfg.datasets` names and that are not here, or have no training window, are left out by name.
     """
     family = FAMILIES[name]
-    used, missing = _choose(cfg.datasets, shards)
+    used, missing = choose(cfg.datasets, shards)
     paths, scales = list(used.values()), load_scaler(scaler)
     vocabulary = build_vocabulary(paths)
     torch.manual_seed(cfg.seed)
@@ -44,7 +44,7 @@ def pretrain(name: str, cfg: Any, shards: Sequence[Path], scaler: Sequence[Path]
     return Report(metrics, (*history.checks, *family.checks(history)), history.shown)
 
 
-def _choose(wanted: Sequence[str] | None, shards: Sequence[Path]) -> tuple[Mapping[str, Path], list[str]]:
+def choose(wanted: Sequence[str] | None, shards: Sequence[Path]) -> tuple[Mapping[str, Path], list[str]]:
     """The datasets to learn from, and the names of those wanted that cannot be used."""
     here = {load_card(path).name: path for path in shards}
     wanted = wanted or tuple(here)
