@@ -17,11 +17,14 @@ from neurofm_ml.presets.adaptation import (
 from neurofm_ml.presets.augment import AugmentConfig
 from neurofm_ml.presets.base import NEURAL, READ, SIDE, SIZES, SPLITS, Resources, resources
 from neurofm_ml.presets.data import FociConfig, IngestConfig, QualityConfig, ScalerConfig, ShardsConfig, TableConfig
+from neurofm_ml.presets.eegnet import EEGNetConfig, EEGNetPretrainConfig, eegnet, eegnet_pretrain
 from neurofm_ml.presets.embedding import EmbeddingConfig
 from neurofm_ml.presets.evaluation import BaselinesConfig, ScoreConfig
 from neurofm_ml.presets.loop import FsdpConfig, TrainConfig
+from neurofm_ml.presets.meg_transformer import MEGTransformerConfig, MEGTransformerPretrainConfig, meg_transformer, meg_transformer_pretrain
 from neurofm_ml.presets.neurofmx import NeuroFMxConfig, neurofmx
 from neurofm_ml.presets.release import BundleConfig, CardConfig, OnnxConfig
+from neurofm_ml.presets.search import Leaf, SearchConfig, search
 from neurofm_ml.presets.training import PretrainConfig, pretrain
 
 __all__ = [
@@ -37,10 +40,15 @@ __all__ = [
     "CardConfig",
     "ContinualConfig",
     "DistillConfig",
+    "EEGNetConfig",
+    "EEGNetPretrainConfig",
     "EmbeddingConfig",
     "FociConfig",
     "FsdpConfig",
     "IngestConfig",
+    "Leaf",
+    "MEGTransformerConfig",
+    "MEGTransformerPretrainConfig",
     "MetaConfig",
     "NeuroFMxConfig",
     "OnnxConfig",
@@ -49,14 +57,20 @@ __all__ = [
     "Resources",
     "ScalerConfig",
     "ScoreConfig",
+    "SearchConfig",
     "ShardsConfig",
     "TableConfig",
     "TrainConfig",
     "adapt",
     "continual",
     "distill",
+    "eegnet",
+    "eegnet_pretrain",
+    "meg_transformer",
+    "meg_transformer_pretrain",
     "meta_train",
     "neurofmx",
     "pretrain",
     "resources",
+    "search",
 ]
