@@ -1,4 +1,4 @@
-"""Reading shards for training: an order without state, a cursor, a prefetching Loader, and a Mixture of them.
+"""Reading shards for training: an order without state, a cursor and a prefetching Loader.
 
 The order is a pure function of (seed, epoch, index), so where a run stands is one number: how many
 samples all ranks together were given. A run resumes at that number exactly, whatever happened to
@@ -9,9 +9,7 @@ for ahead, neighbours in one request. Shapes: B batch; others as the shards have
 from __future__ import annotations
 
 import bisect
-import hashlib
 import itertools
-import json
 import queue
 import weakref
 from collections import deque
@@ -394,7 +392,7 @@ class Loader:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state, under any number of ranks and threads, any batch size, layout or place of the same samples."""
-        _same_cursor(state, self.state_dict(), "shards, split, where and shuffle")
+        same_cursor(state, self.state_dict(), "shards, split, where and shuffle")
         self._position = state["position"]
 
 
@@ -413,48 +411,6 @@ def _batches_ahead(readers: Sequence[Reader], chosen: Sequence[Array], batch_siz
     return max(1, -(-samples // batch_size))
 
 
-class Mixture:
-    """Batches drawn from several loaders by weight; the loader of step k is a pure function of (seed, k)."""
-
-    def __init__(self, loaders: Mapping[str, Loader], weights: Mapping[str, float], seed: int):
-        if set(weights) != set(loaders):
-            raise ValueError(f"weights name {sorted(weights)} but the loaders are {sorted(loaders)}; give each loader a weight.")
-        self._loaders = {name: loaders[name] for name in sorted(loaders)}
-        shares = np.array([weights[name] for name in self._loaders], float)
-        if not (np.isfinite(shares).all() and (shares >= 0).all() and shares.sum() > 0):
-            raise ValueError(f"weights are {dict(weights)}; they need to be finite, not negative, and not all zero.")
-        self._edges = np.cumsum(shares / shares.max())
-        self._edges /= self._edges[-1]
-        self._seed = seed
-        self._step = 0
-
-    def draw(self, step: int) -> str:
-        """Name of the loader that gives batch `step`."""
-        uniform = float(hashed(self._seed, step)[0] >> np.uint64(11)) * 2.0**-53
-        return list(self._loaders)[int(np.searchsorted(self._edges, uniform, side="right"))]
-
-    def __iter__(self) -> Iterator[Any]:
-        streams = {name: iter(loader) for name, loader in self._loaders.items()}
-        while True:
-            batch = next(streams[self.draw(self._step)])
-            self._step += 1
-            yield batch
-
-    def state_dict(self) -> dict[str, Any]:
-        """Step and the state of every loader."""
-        states = {name: loader.state_dict() for name, loader in self._loaders.items()}
-        return {"step": self._step, "seed": self._seed, "fingerprint": self._fingerprint(), "loaders": states}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        _same_cursor(state, self.state_dict(), "loaders and weights")
-        for name, loader in self._loaders.items():
-            loader.load_state_dict(state["loaders"][name])
-        self._step = state["step"]
-
-    def _fingerprint(self) -> str:
-        return hashlib.sha256(json.dumps([list(self._loaders), self._edges.tolist()]).encode()).hexdigest()[:16]
-
-
 def _fingerprint(indexes: Sequence[Index], chosen: Sequence[Array], order: str) -> str:
     """What a position in the stream means: which samples, in which order. Where they lie is of no account."""
     digest = xxhash.xxh3_128(order.encode())
@@ -465,7 +421,7 @@ def _fingerprint(indexes: Sequence[Index], chosen: Sequence[Array], order: str) 
     return digest.hexdigest()[:16]
 
 
-def _same_cursor(state: Mapping[str, Any], own: Mapping[str, Any], identity: str) -> None:
+def same_cursor(state: Mapping[str, Any], own: Mapping[str, Any], identity: str) -> None:
     """Refuse a state whose order of samples was another one."""
     if state["seed"] != own["seed"]:
         raise ValueError(f"the cursor was made with seed {state['seed']}, this reader has seed {own['seed']}; use the same seed to resume.")

@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from neurofm_ml.data.batches import Collate, Vocabulary, readable
-from neurofm_ml.data.loader import Loader, Mixture
+from neurofm_ml.data.loader import Loader
+from neurofm_ml.data.mixture import Mixture
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler
 from neurofm_ml.registry import Registry

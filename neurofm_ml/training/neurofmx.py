@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from neurofm_ml.data.batches import Collate, Vocabulary, build_vocabulary
-from neurofm_ml.data.loader import Mixture
+from neurofm_ml.data.mixture import Mixture
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler
 from neurofm_ml.models import NeuroFMx
