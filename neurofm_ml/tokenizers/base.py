@@ -1,8 +1,9 @@
 """What every tokenizer shares: the registry, patches of time, the identity of channels.
 
-A tokenizer cuts a StreamBatch into patches of time and makes one token of each. Its contract,
-tested over the registry: padding never changes a valid token, channels may come in any order,
-unknown channels are refused, a token depends on its own patch alone (so hiding it hides it).
+A tokenizer cuts a StreamBatch into patches of time and makes one token of each, or one of each event.
+Its contract, tested over the registry: padding never changes a valid token, channels may come in any
+order, unknown channels are placed or refused, a token depends on its own patch alone (so hiding it
+hides it). The registry names modalities; a second design for one of them has a name of its own.
 
 Shapes: B batch, T samples, P patches, C channels, S samples of a patch, D width.
 """
@@ -58,23 +59,32 @@ class Tokenizer(nn.Module):
 
     def patches(self, stream: StreamBatch) -> tuple[Tensor, Tensor]:
         """Values as patches (B, P, C, S) and which patches are whole (B, P); a ragged end is no patch."""
+        mask = self.cut(stream, stream.mask[..., None])[:, :, 0].all(-1)
+        return _resample(self.cut(stream, stream.values), self.n_samples), mask
+
+    def cut(self, stream: StreamBatch, values: Tensor) -> Tensor:
+        """Something of the stream's samples (B, T, C), as they are, in its patches (B, P, C, samples of a patch)."""
         size = self.size(stream)
-        n = stream.values.shape[1] // size
-        values = stream.values[:, : n * size].unflatten(1, (n, size)).transpose(2, 3)
-        return _resample(values, self.n_samples), stream.mask[:, : n * size].unflatten(1, (n, size)).all(2)
+        n = values.shape[1] // size
+        return values[:, : n * size].unflatten(1, (n, size)).transpose(2, 3)
 
     def who(self, stream: StreamBatch) -> Tensor:
         """(B, C, D) identity of each channel, 0 for padding. Raises for channels nobody knows."""
-        unknown = stream.channel_mask & (stream.ids == 0)
-        if stream.positions is not None and self.scale is not None:
-            unknown = unknown & ~stream.positions.isfinite().all(-1)
-        if not torch.compiler.is_compiling() and bool(unknown.any()):
-            row = int(unknown.any(1).nonzero()[0])
-            raise ValueError(
-                f"{int(unknown[row].sum())} of {int(stream.channel_mask[row].sum())} {stream.modality} channels of window {row} "
-                "are not in the model's vocabulary; extend it (Vocabulary.union) and adapt the model to the new session."
-            )
+        refuse_unknown(stream, self.scale is not None)
         return self.channels(stream.ids, stream.positions, stream.channel_mask)
+
+
+def refuse_unknown(stream: StreamBatch, placed: bool) -> None:
+    """Raise ValueError for channels that are neither in the vocabulary nor, where `placed`, known by their place."""
+    unknown = stream.channel_mask & (stream.ids == 0)
+    if stream.positions is not None and placed:
+        unknown = unknown & ~stream.positions.isfinite().all(-1)
+    if not torch.compiler.is_compiling() and bool(unknown.any()):
+        row = int(unknown.any(1).nonzero()[0])
+        raise ValueError(
+            f"{int(unknown[row].sum())} of {int(stream.channel_mask[row].sum())} {stream.modality} channels of window {row} "
+            "are not in the model's vocabulary; extend it (Vocabulary.union) and adapt the model to the new session."
+        )
 
 
 def _resample(patches: Tensor, n: int) -> Tensor:
