@@ -16,10 +16,14 @@ from neurofm_ml.presets.adaptation import (
 )
 from neurofm_ml.presets.augment import AugmentConfig
 from neurofm_ml.presets.base import NEURAL, READ, SIDE, SIZES, SPLITS, Resources, resources
+from neurofm_ml.presets.brain_jepa import BrainJEPAConfig, BrainJEPAPretrainConfig, brain_jepa, brain_jepa_pretrain
+from neurofm_ml.presets.brainlm import BrainLMConfig, BrainLMPretrainConfig, brainlm, brainlm_pretrain
+from neurofm_ml.presets.budget import BUDGETS, budget
 from neurofm_ml.presets.data import FociConfig, IngestConfig, QualityConfig, ScalerConfig, ShardsConfig, TableConfig
 from neurofm_ml.presets.eegnet import EEGNetConfig, EEGNetPretrainConfig, eegnet, eegnet_pretrain
 from neurofm_ml.presets.embedding import EmbeddingConfig
 from neurofm_ml.presets.evaluation import BaselinesConfig, ScoreConfig
+from neurofm_ml.presets.labels import AdaptLabelsConfig, adapt_labels
 from neurofm_ml.presets.loop import FsdpConfig, TrainConfig
 from neurofm_ml.presets.meg_transformer import MEGTransformerConfig, MEGTransformerPretrainConfig, meg_transformer, meg_transformer_pretrain
 from neurofm_ml.presets.neurofmx import NeuroFMxConfig, neurofmx
@@ -28,14 +32,20 @@ from neurofm_ml.presets.search import Leaf, SearchConfig, search
 from neurofm_ml.presets.training import PretrainConfig, pretrain
 
 __all__ = [
+    "BUDGETS",
     "NEURAL",
     "READ",
     "SIDE",
     "SIZES",
     "SPLITS",
     "AdaptConfig",
+    "AdaptLabelsConfig",
     "AugmentConfig",
     "BaselinesConfig",
+    "BrainJEPAConfig",
+    "BrainJEPAPretrainConfig",
+    "BrainLMConfig",
+    "BrainLMPretrainConfig",
     "BundleConfig",
     "CardConfig",
     "ContinualConfig",
@@ -62,6 +72,12 @@ __all__ = [
     "TableConfig",
     "TrainConfig",
     "adapt",
+    "adapt_labels",
+    "brain_jepa",
+    "brain_jepa_pretrain",
+    "brainlm",
+    "brainlm_pretrain",
+    "budget",
     "continual",
     "distill",
     "eegnet",
