@@ -11,7 +11,6 @@ BUDGETS: dict[str, dict[str, Any]] = {
         "batch_size": 64,
         "precision": "bf16-mixed",
         "strategy": "fsdp",
-        "fsdp": {"gather": "bfloat16"},
         "checkpoint_every": 1000,
     },
 }
