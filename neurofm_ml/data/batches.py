@@ -7,7 +7,7 @@ Shapes: B batch, T times, C channels, L grid bins, K target columns.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -138,10 +138,10 @@ SPIKE_LIMIT = 3.0
 PLACED = ("lfp", "eeg", "meg", "ecog", "ieeg", "fmri")
 
 
-def neural_signals(card: DatasetCard) -> tuple[str, ...]:
-    """Names of the card's signals that models take as input, in the card's order: never the target of one of its tasks."""
+def neural_signals(card: DatasetCard, modalities: Collection[str] = READ) -> tuple[str, ...]:
+    """Names of the card's signals that models of these modalities take as input, in the card's order: never the target of a task."""
     targets = {task.target for task in card.tasks}
-    return tuple(name for name, spec in card.signals.items() if spec.modality in READ and name not in targets)
+    return tuple(name for name, spec in card.signals.items() if spec.modality in modalities and name not in targets)
 
 
 def side_signals(card: DatasetCard) -> tuple[str, ...]:
@@ -149,10 +149,10 @@ def side_signals(card: DatasetCard) -> tuple[str, ...]:
     return tuple(name for name, spec in card.signals.items() if spec.modality in SIDE)
 
 
-def readable(shards: Path) -> dict[str, list[str]]:
-    """Filter for a Loader of the windows that hold a signal that models read; empty where all do."""
+def readable(shards: Path, modalities: Collection[str] = READ) -> dict[str, list[str]]:
+    """Filter for a Loader of the windows that hold a signal that models of these modalities read; empty where all do."""
     index = read_index(shards)
-    holds = np.any([index.sizes(name) >= 0 for name in neural_signals(load_card(shards))], axis=0)
+    holds = np.any([index.sizes(name) >= 0 for name in neural_signals(load_card(shards), modalities)], axis=0)
     return {} if holds.all() else {"key": [index.key(int(row)) for row in np.flatnonzero(holds)]}
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from neurofm_ml.config import config, from_dict, to_dict
-from neurofm_ml.data.batches import Collate, Vocabulary, build_vocabulary
+from neurofm_ml.data.batches import Collate, build_vocabulary
 from neurofm_ml.data.loader import Loader
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler
@@ -22,7 +22,7 @@ from neurofm_ml.models.neurofmx import Prediction
 from neurofm_ml.presets import AugmentConfig, NeuroFMxConfig, TrainConfig
 from neurofm_ml.training.loop import History, fit
 from neurofm_ml.training.problems import Problem, provenance, target_names, target_scale
-from neurofm_ml.training.saved import load_described, save_model
+from neurofm_ml.training.saved import extend, load_described, save_model
 from neurofm_ml.training.steps import weighted_loss
 from neurofm_ml.training.tuning import embed_by_tuning
 from neurofm_ml.types import Array, Batch
@@ -112,19 +112,6 @@ def adapted_to(base: NeuroFMx, problem: Problem, scaler: Scaler, seed: int) -> N
     if not base.vocabulary.session_row(f"{problem.dataset}/{problem.session}"):
         embed_by_tuning(model, [problem], scaler)
     return model
-
-
-def extend(model: NeuroFMx, vocabulary: Vocabulary, seed: int) -> NeuroFMx:
-    """A copy of `model` that also knows the channels, sessions and tasks of `vocabulary`.
-
-    What both know is copied, rows in use keep their place, what is new starts fresh.
-    """
-    torch.manual_seed(seed)
-    wider = NeuroFMx(model.cfg, model.vocabulary.union(vocabulary))
-    state = wider.state_dict()
-    for name, value in model.state_dict().items():
-        state[name][tuple(slice(n) for n in value.shape)] = value
-    return wider
 
 
 @config

@@ -1,17 +1,18 @@
 """What a family of models brings to pretraining: what it reads, how it is built, what it is trained for, what it claims."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from neurofm_ml.data.batches import Collate, Vocabulary, readable
+from neurofm_ml.data.batches import Collate, Vocabulary, neural_signals, readable
 from neurofm_ml.data.loader import Loader
 from neurofm_ml.data.mixture import Mixture
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler
+from neurofm_ml.presets import READ
 from neurofm_ml.registry import Registry
 from neurofm_ml.training.loop import History, LossFunction, ResumableIterable
 from neurofm_ml.training.strategies import rank_and_world
@@ -24,29 +25,34 @@ class Family:
 
     modalities  that it reads
     build       (config, vocabulary, shards, scaler) -> model
-    batches     (config, vocabulary, shards, scaler) -> endless batches
     loss        config -> loss function for `fit`
+    batches     (config, vocabulary, shards, scaler) -> endless batches; default: every dataset drawn equally often
     checks      claims about a run, beside those of the loop
     """
 
     modalities: tuple[str, ...]
     build: Callable[[Any, Vocabulary, Sequence[Path], Scaler], nn.Module]
-    batches: Callable[[Any, Vocabulary, Sequence[Path], Scaler], ResumableIterable]
     loss: Callable[[Any], LossFunction]
+    batches: Callable[[Any, Vocabulary, Sequence[Path], Scaler], ResumableIterable] | None = None
     checks: Callable[[History], tuple[Check, ...]] = lambda history: ()
+
+    def read(self, cfg: Any, vocabulary: Vocabulary, shards: Sequence[Path], scaler: Scaler) -> ResumableIterable:
+        """Endless batches of the training windows that hold something to read."""
+        if self.batches:
+            return self.batches(cfg, vocabulary, shards, scaler)
+        names = dict.fromkeys(name for path in shards for name in neural_signals(load_card(path), self.modalities))
+        collate = Collate(shards, vocabulary, scaler, signals=list(names))
+        return mixture(cfg, shards, collate, {load_card(path).name: 1.0 for path in shards}, self.modalities)
 
 
 FAMILIES: Registry[Family] = Registry("family")
 
 
-def mixture(cfg: Any, shards: Sequence[Path], collate: Collate, weights: Mapping[str, float]) -> Mixture:
+def mixture(
+    cfg: Any, shards: Sequence[Path], collate: Collate, weights: Mapping[str, float], modalities: Collection[str] = READ
+) -> Mixture:
     """Training windows of some datasets, from loaders of this process's share; `cfg` gives the seed and the loop's config."""
     rank, world = rank_and_world(cfg.train)
     common: dict[str, Any] = {"split": "train", "batch_size": cfg.train.batch_size, "seed": cfg.seed, "rank": rank, "world": world}
-    loaders = {load_card(path).name: Loader([path], where=readable(path), collate=collate, **common) for path in shards}
+    loaders = {load_card(path).name: Loader([path], where=readable(path, modalities), collate=collate, **common) for path in shards}
     return Mixture(loaders, weights, cfg.seed)
-
-
-def evenly(cfg: Any, vocabulary: Vocabulary, shards: Sequence[Path], scaler: Scaler) -> Mixture:
-    """Every dataset drawn equally often."""
-    return mixture(cfg, shards, Collate(shards, vocabulary, scaler), {load_card(path).name: 1.0 for path in shards})

@@ -13,7 +13,8 @@ from neurofm_ml import gang
 from neurofm_ml.data.batches import build_vocabulary, readable
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import load_scaler
-from neurofm_ml.training import neurofmx  # noqa: F401 (each adds itself to FAMILIES)
+from neurofm_ml.presets import READ
+from neurofm_ml.training import eegnet, meg_transformer, neurofmx  # noqa: F401 (each adds itself to FAMILIES)
 from neurofm_ml.training.families import FAMILIES
 from neurofm_ml.training.loop import fit
 from neurofm_ml.training.problems import provenance
@@ -29,12 +30,12 @@ def pretrain(name: str, cfg: Any, shards: Sequence[Path], scaler: Sequence[Path]
     Datasets that `cfg.datasets` names and that are not here, or have no training window, are left out by name.
     """
     family = FAMILIES[name]
-    used, missing = choose(cfg.datasets, shards)
+    used, missing = choose(cfg.datasets, shards, family.modalities)
     paths, scales = list(used.values()), load_scaler(scaler)
     vocabulary = build_vocabulary(paths)
     torch.manual_seed(cfg.seed)
     model: Any = family.build(cfg, vocabulary, paths, scales)
-    batches = family.batches(cfg, vocabulary, paths, scales)
+    batches = family.read(cfg, vocabulary, paths, scales)
     made_from = provenance(paths)
     history = fit(model, batches, family.loss(cfg), cfg.train, out, seed=cfg.seed, provenance=made_from, description=f"pretrain {name}")
     if gang.rank() == 0:
@@ -44,11 +45,11 @@ def pretrain(name: str, cfg: Any, shards: Sequence[Path], scaler: Sequence[Path]
     return Report(metrics, (*history.checks, *family.checks(history)), history.shown)
 
 
-def choose(wanted: Sequence[str] | None, shards: Sequence[Path]) -> tuple[Mapping[str, Path], list[str]]:
+def choose(wanted: Sequence[str] | None, shards: Sequence[Path], modalities: Sequence[str] = READ) -> tuple[Mapping[str, Path], list[str]]:
     """The datasets to learn from, and the names of those wanted that cannot be used."""
     here = {load_card(path).name: path for path in shards}
     wanted = wanted or tuple(here)
-    used = {name: here[name] for name in wanted if name in here and _has_training_windows(here[name])}
+    used = {name: here[name] for name in wanted if name in here and _has_training_windows(here[name], modalities)}
     missing = sorted(set(wanted) - set(used))
     if missing:
         log.warning("left out of pretraining, without training windows here: %s", ", ".join(missing))
@@ -57,6 +58,6 @@ def choose(wanted: Sequence[str] | None, shards: Sequence[Path]) -> tuple[Mappin
     return used, missing
 
 
-def _has_training_windows(shards: Path) -> bool:
+def _has_training_windows(shards: Path, modalities: Sequence[str]) -> bool:
     table = pd.read_parquet(shards / "windows.parquet", columns=["key", "split"])
-    return bool(((table.split == "train") & table.key.isin(readable(shards).get("key", table.key))).any())
+    return bool(((table.split == "train") & table.key.isin(readable(shards, modalities).get("key", table.key))).any())

@@ -1,0 +1,157 @@
+"""The `adapt_labels` job: fit a pretrained encoder to the label tasks of each dataset it can read."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from neurofm_ml import gang
+from neurofm_ml.data.batches import Collate, build_vocabulary, readable
+from neurofm_ml.data.loader import Loader
+from neurofm_ml.data.recordings import load_card
+from neurofm_ml.data.scaler import Scaler, load_scaler
+from neurofm_ml.data.shards import read_index
+from neurofm_ml.knowledge.cards import DatasetCard
+from neurofm_ml.metrics import auroc, balanced_accuracy, r2
+from neurofm_ml.presets import AdaptLabelsConfig
+from neurofm_ml.training.curves import read_curves
+from neurofm_ml.training.label_decoders import LabelDecoder, Scale, answers, label_loss, save_label_decoder
+from neurofm_ml.training.loop import fit
+from neurofm_ml.training.problems import provenance
+from neurofm_ml.training.saved import extend, load_model
+from neurofm_ml.types import Array, Check, Report
+
+#: Parts of the fit, in turn, and what each fits.
+STAGES = ("readout", "all")
+COLUMNS = ["dataset", "task", "split", "recording", "subject", "start", "truth", "said"]
+
+
+def adapt_labels(cfg: AdaptLabelsConfig, pretrained: Path, shards: Sequence[Path], scaler: Sequence[Path], out: Path) -> Report:
+    """Write ``decoders/<dataset>``, and ``labels.parquet`` with what they say of the validation and test windows.
+
+    A dataset that is finished is not fitted again. The processes of a gang share the datasets among them.
+    """
+    base, scale = load_model(pretrained), load_scaler(scaler)
+    wanted = [path for path in shards if load_card(path).label_tasks and load_card(path).name in (cfg.datasets or (load_card(path).name,))]
+    if not wanted:
+        raise ValueError("no dataset here has a task with a label; add one to a card, or choose others.")
+    for path in tqdm(wanted[gang.rank() :: gang.world()], desc="adapt to labels", disable=None):
+        if not (out / "decoders" / load_card(path).name / "labels.parquet").exists():
+            _adapt_one(cfg, base, path, scale, out)
+    gang.meet("adapted")
+    said = {load_card(path).name: pd.read_parquet(out / "decoders" / load_card(path).name / "labels.parquet") for path in wanted}
+    if gang.rank() == 0:
+        pd.concat(said.values()).to_parquet(out / "labels.parquet")
+    scores = {
+        f"validation/{task.name}@{card.name}": value
+        for card in map(load_card, wanted)
+        for task, value in score(said[card.name], card, "validation").items()
+    }
+    return Report({"decoders": len(wanted), **scores}, (_losses(out, sorted(said)),), {"answers": "labels.parquet"})
+
+
+def _adapt_one(cfg: AdaptLabelsConfig, base: Any, shards: Path, scaler: Scaler, out: Path) -> None:
+    """Fit the readout, then all; keep the better of the two on the validation windows."""
+    card = load_card(shards)
+    model = fresh(base, shards, scaler, cfg.seed)
+    best, quality = model, -np.inf
+    for stage in STAGES:
+        model.encoder.requires_grad_(stage == "all")
+        _fit(cfg, model, shards, scaler, out / "fits" / card.name / stage)
+        found = float(np.mean(list(score(table(model, shards, scaler, "validation"), card, "validation").values())))
+        if found > quality:
+            best, quality = copy.deepcopy(model), found
+    folder = out / "decoders" / card.name
+    save_label_decoder(folder, best)
+    pd.concat([table(best, shards, scaler, split) for split in ("validation", "test")]).to_parquet(folder / "labels.parquet")
+
+
+def fresh(base: Any, shards: Path, scaler: Scaler, seed: int) -> LabelDecoder:
+    """A decoder that knows the channels and labels of a dataset; its readouts are new."""
+    vocabulary = build_vocabulary([shards])
+    model = extend(base, vocabulary, seed)
+    collate = Collate([shards], model.vocabulary, scaler)
+    numbers = {task for task, classes in vocabulary.labels.items() if not classes}
+    found: dict[str, list[Array]] = {task: [] for task in numbers}
+    if numbers:
+        for batch in Loader([shards], split="train", batch_size=64, seed=0, where=readable(shards), collate=collate).epoch():
+            for task in numbers:
+                found[task].append(batch.labels[task].numpy())
+    scales: dict[str, Scale] = {task: _scale(np.concatenate(values)) for task, values in found.items()}
+    torch.manual_seed(seed)
+    return LabelDecoder(model, vocabulary.labels, scales)
+
+
+def _scale(values: Array) -> Scale:
+    known = values[np.isfinite(values)]
+    return float(known.mean()), float(known.std()) or 1.0
+
+
+def _fit(cfg: AdaptLabelsConfig, model: LabelDecoder, shards: Path, scaler: Scaler, out: Path) -> None:
+    collate = Collate([shards], model.encoder.vocabulary, scaler)
+    batches = Loader([shards], split="train", batch_size=cfg.train.batch_size, seed=cfg.seed, where=readable(shards), collate=collate)
+    described = f"{load_card(shards).name}, {out.name}"
+    fit(model, batches, label_loss, cfg.train, out, seed=cfg.seed, provenance=provenance([shards]), description=described)
+
+
+def table(model: LabelDecoder, shards: Path, scaler: Scaler, split: str) -> pd.DataFrame:
+    """One row per window of a split and task whose label is known: dataset, task, split, recording, subject, start, truth
+    (place among the classes, or the number), and said (K,) probabilities or (1,) the number."""
+    windows, index = pd.read_parquet(shards / "windows.parquet").set_index("key"), read_index(shards)
+    rows: list[Mapping[str, Any]] = []
+    for batch, said in answers(model, shards, scaler, split):
+        for task, guesses in said.items():
+            label = batch.labels[task].numpy()
+            known = label >= 0 if model.classes[task] else np.isfinite(label)
+            for i in np.flatnonzero(known):
+                about = windows.loc[index.key(int(batch.rows[i]))]
+                rows.append(
+                    {
+                        "dataset": load_card(shards).name,
+                        "task": task.split("/", 1)[1],
+                        "split": split,
+                        "recording": about.recording,
+                        "subject": about.subject,
+                        "start": float(batch.starts[i]),
+                        "truth": float(label[i]),
+                        "said": guesses[i].tolist(),
+                    }
+                )
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def score(said: pd.DataFrame, card: DatasetCard, split: str) -> dict[Any, float]:
+    """Task -> its metric over a split; 0 where the split has no label, or one class alone.
+
+    A label of a subject is one answer: the windows of a recording are averaged first.
+    """
+    found = {}
+    for task in card.label_tasks:
+        rows = said[(said.task == task.name) & (said.split == split)]
+        groups = rows.recording if task.target.startswith("subject.") else rows.index
+        answered = [(part.truth.iloc[0], np.mean(list(part.said), axis=0)) for _, part in rows.groupby(groups)]
+        truth = np.array([t for t, _ in answered])
+        found[task] = _metric(task.metric, truth, np.array([a for _, a in answered])) if len(np.unique(truth)) > 1 else 0.0
+    return found
+
+
+def _metric(name: str, truth: Array, said: Array) -> float:
+    if name == "r2":
+        return r2(truth[:, None], said)
+    if name == "auroc":
+        return auroc(truth, said[:, 1])
+    return balanced_accuracy(truth, said.argmax(1))
+
+
+def _losses(out: Path, names: Sequence[str]) -> Check:
+    last = {
+        f"{name}, {stage}": float(read_curves(out / "fits" / name / stage / "metrics.csv")["loss"][1][-1])
+        for name in names
+        for stage in STAGES
+    }
+    return Check("loss_is_finite", all(np.isfinite(v) for v in last.values()), numbers=last, threshold="finite")
