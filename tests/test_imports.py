@@ -41,8 +41,10 @@ HOMES = {
     "nimare": ["data/foci/*"],
     "onnx": ["release/*"],
     "onnxruntime": ["release/*"],
+    "peft": ["training/lora.py"],
     "pynwb": ["data/readers/nwb/*"],
     "pyreadr": ["data/readers/rdata.py"],
+    "transformers": ["tokenizers/text.py"],
     "sklearn": ["evaluation/*", "data/preprocess/artefacts.py"],
     "wandb": ["training/tracking.py"],
 }

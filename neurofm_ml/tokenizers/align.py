@@ -67,8 +67,8 @@ def _interpolate(tokens: Tensor, mask: Tensor, times: Tensor, step: Tensor, tick
     exact = TOLERANCE * torch.fmin(step, tick_step)
     hit_early, hit_late = early <= exact, late <= exact
     between = early.isfinite() & late.isfinite() & (step.isnan() | (after - before == 1))
-    share = torch.where(between, early / (early + late).clamp(min=1e-300), 0.0)
-    share = torch.where(hit_early, 0.0, torch.where(hit_late, 1.0, share))[..., None].to(tokens)
+    alone = torch.where(hit_early, 0.0, 1.0)
+    share = torch.where(between, early / (early + late).clamp(min=1e-300), alone)[..., None].to(tokens)
     return _take(tokens, before) * (1 - share) + _take(tokens, after) * share, between | hit_early | hit_late
 
 

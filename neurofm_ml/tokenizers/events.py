@@ -13,8 +13,8 @@ from neurofm_ml.nn.attention import Rotary, rotate
 from neurofm_ml.tokenizers.base import TOKENIZERS, Tokenizer
 from neurofm_ml.types import StreamBatch, TokenizedSequence
 
-#: Periods (seconds) between which the angles of spikes spread.
-PERIODS_S = (0.001, 4.0)
+#: Periods (seconds) between which the angles of spikes spread; float32 knows them to a ten-thousandth of a turn in a minute.
+PERIODS_S = (0.01, 20.0)
 
 
 @TOKENIZERS.register("spike_events")
