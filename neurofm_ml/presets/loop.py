@@ -11,13 +11,11 @@ class FsdpConfig:
     """What strategy "fsdp" shares out among the processes, and how.
 
     `shard` "full" frees the gathered weights of a block after its forward pass and gathers them again for the
-    backward one (FULL_SHARD); "grad_op" keeps them in between: more memory, less traffic (SHARD_GRAD_OP). `gather` is
-    the type in which weights travel and multiply; the shards themselves stay float32. With `cpu_offload` the shards,
-    the optimizer's state and its update live in the memory of the CPU.
+    backward one (FULL_SHARD); "grad_op" keeps them in between: more memory, less traffic (SHARD_GRAD_OP). With
+    `cpu_offload` the shards, the optimizer's state and its update live in the memory of the CPU.
     """
 
     shard: Literal["full", "grad_op"] = "full"
-    gather: Literal["float32", "bfloat16"] = "float32"
     cpu_offload: bool = False
 
 
@@ -52,5 +50,3 @@ class TrainConfig:
     def __post_init__(self) -> None:
         positive(self, "steps", "batch_size", "lr", "clip_norm", "accumulate", "log_every", "checkpoint_every", "keep")
         fraction(self, "warmup", "ema", "weight_decay")
-        if self.fsdp.gather == "bfloat16" and self.precision != "bf16-mixed":
-            raise ValueError(f'TrainConfig.fsdp.gather is "bfloat16" under precision {self.precision!r}; it needs "bf16-mixed".')

@@ -275,7 +275,7 @@ class _Run:
         return {name: float(np.mean(values)) for name, values in found.items()}
 
     def _validated(self, validate: Validation) -> dict[str, float]:
-        with torch.no_grad(), self.ema.swapped(), self.engine.gathered() as model:
+        with torch.no_grad(), self.ema.swapped(), self.engine.usable() as model:
             return {f"validation/{name}": value for name, value in validate(model).items()}
 
     def _agree(self, stop: Callable[[], bool]) -> bool:

@@ -72,14 +72,13 @@ def _strategy(cfg: TrainConfig) -> "Strategy":
 
 def _shard(objective: "Objective", mesh: "DeviceMesh", cfg: FsdpConfig) -> "Objective":
     """Share the model behind `objective` out: each block a unit, and what is left one more."""
-    from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+    from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 
-    precision = MixedPrecisionPolicy(getattr(torch, cfg.gather), torch.float32, cast_forward_inputs=False)
     offload = CPUOffloadPolicy(pin_memory=torch.cuda.is_available()) if cfg.cpu_offload else OffloadPolicy()
     # None: blocks are freed after their forward pass, but not the rest, which the backward pass begins with.
     keep = None if cfg.shard == "full" else False
     for part in (*blocks_of(objective.model), objective):
-        fully_shard(part, mesh=mesh["data_parallel"], reshard_after_forward=keep, mp_policy=precision, offload_policy=offload)
+        fully_shard(part, mesh=mesh["data_parallel"], reshard_after_forward=keep, offload_policy=offload)
     objective.set_reduce_scatter_unused_params(True)  # type: ignore[operator]  # the class is now an FSDPModule too
     return objective
 
@@ -182,13 +181,18 @@ class Engine:
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     @contextmanager
-    def gathered(self) -> Iterator[nn.Module]:
-        """The model with weights that any of its methods can use."""
-        if self._shared:
-            self._shared.unshard()  # type: ignore[operator]  # the class is now an FSDPModule too
-        yield self.model
-        if self._shared:
-            self._shared.reshard()  # type: ignore[operator]
+    def usable(self) -> Iterator[nn.Module]:
+        """The model so that methods other than `forward` can be called as well."""
+        from torch.distributed.fsdp import FSDPModule
+
+        shared = [part for part in self._objective.modules() if isinstance(part, FSDPModule)]
+        for root in shared[:1]:  # blocks gather themselves when they are called
+            root.unshard()
+        try:
+            yield self.model
+        finally:
+            for part in shared:
+                part.reshard()
 
 
 @contextmanager

@@ -2,8 +2,7 @@
 
 import multiprocessing
 import os
-import signal
-import sys
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 from neurofm_ml.presets import TrainConfig
 from neurofm_ml.training.checkpoints import save_weights
 from neurofm_ml.training.loop import History, fit
-from neurofm_ml.training.strategies import rank_and_world
 
 CFG = TrainConfig(steps=40, batch_size=4, accumulate=2, log_every=3, checkpoint_every=7, ema=0.9)
 
@@ -76,6 +74,54 @@ class ToyModel(nn.Module):
         return readout
 
 
+class Block(nn.Module):
+    """A layer that a strategy may take by itself; `calls` counts its forward passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+        self.dropout = nn.Dropout(0.1)
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x + self.dropout(self.linear(x).tanh())
+
+
+class BlockModel(nn.Module):
+    """Layers named as blocks, and parameters that make sharing out hard: one number, three rows, frozen ones, and parts that
+    are used by no batch (`never`), by batches that begin with a label of 0 (`seldom`), and by all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(3, 5)
+        self.into = nn.Linear(5, 8)
+        self.blocks = nn.ModuleList(Block() for _ in range(2))
+        self.seldom, self.never = nn.Linear(8, 8), nn.Linear(8, 3)
+        self.scale = nn.Parameter(torch.ones(1))
+        self.frozen = nn.Parameter(torch.ones(3, 8), requires_grad=False)
+        self.register_buffer("seen", torch.zeros(1))
+        self.readout = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor, k: Tensor) -> Tensor:
+        readout: Tensor = self.readout(self.encode(x, k) * self.scale + self.frozen.mean(0))
+        return readout
+
+    def encode(self, x: Tensor, k: Tensor) -> Tensor:
+        values: Tensor = self.into(x + self.embedding(k)[:, None])
+        for block in self.blocks:
+            values = block(values)
+        return values + self.seldom(values) if k[0] == 0 else values
+
+
+def block_model(dropout: float = 0.1) -> BlockModel:
+    torch.manual_seed(0)
+    model = BlockModel()
+    for block in model.blocks:
+        block.dropout.p = dropout
+    return model
+
+
 def toy_model(dropout: float = 0.3) -> ToyModel:
     torch.manual_seed(0)
     return ToyModel(dropout)
@@ -95,6 +141,13 @@ def summed(model: nn.Module) -> dict[str, float]:
     return {"weights": sum(p.sum().item() for p in model.parameters())}
 
 
+def encoded(model: BlockModel) -> dict[str, float]:
+    """What a method of the model other than `forward` gives for a fixed batch."""
+    assert not model.training
+    batch = next(iter(ToyBatches(3)))
+    return {"encoded": model.encode(batch.x, batch.k).square().mean().item()}
+
+
 def toy_run(out: Path, batches: ToyBatches | None = None) -> History:
     """The run that is killed and resumed: dropout, augmentation, accumulation, validation."""
     model = toy_model()
@@ -107,63 +160,45 @@ def toy_run(out: Path, batches: ToyBatches | None = None) -> History:
 def in_process(function: Callable[..., None], *args: Any) -> Any:
     """Start `function` in a fresh process, forked from one that has the imports behind it."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["neurofm_ml.training.loop", "lightning_fabric", "matplotlib.figure", "torch._dynamo", "torch.distributed.fsdp"])
+    context.set_forkserver_preload(
+        [
+            "neurofm_ml.data.loader",
+            "neurofm_ml.training.loop",
+            "lightning_fabric",
+            "matplotlib.figure",
+            "torch._dynamo",
+            "torch.distributed.fsdp",
+        ]
+    )
     process = context.Process(target=function, args=args)
     process.start()
     return process
 
 
 def train(out: Path) -> None:
-    _one_cpu()
+    one_cpu()
     toy_run(out)
 
 
-class DeadlyBatches(ToyBatches):
-    """Kills its process at Python call number `count` after the first batch was asked for, wherever that is."""
-
-    def __init__(self, size: int, count: int) -> None:
-        super().__init__(size)
-        self.count = count
-
-    def __iter__(self) -> Iterator[ToyBatch]:
-        left = iter(range(self.count))
-
-        def deadly(*_: Any) -> None:
-            if next(left, None) is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.setprofile(deadly)
-        return super().__iter__()
+def in_two_processes(function: Callable[..., None], *args: Any) -> None:
+    """Run `function` in two processes with the environment that torchrun gives; both must end well."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    pair = [in_process(_one_of_two, rank, port, function, args) for rank in (0, 1)]
+    for process in pair:
+        process.join()
+    assert [process.exitcode for process in pair] == [0, 0]
 
 
-def train_until_call(out: Path, count: int) -> None:
-    _one_cpu()
-    toy_run(out, DeadlyBatches(CFG.batch_size, count))
-
-
-def train_until_sync(out: Path, count: int) -> None:
-    """`toy_run`, killed when it is about to make file number `count` durable."""
-    _one_cpu()
-    fsync, left = os.fsync, iter(range(count - 1))
-
-    def deadly(descriptor: int) -> None:
-        if next(left, None) is None:
-            os.kill(os.getpid(), signal.SIGKILL)
-        fsync(descriptor)
-
-    os.fsync = deadly
-    toy_run(out)
-
-
-def train_one_of_two(rank: int, port: int, out: Path, cfg: TrainConfig) -> None:
-    """One process of a run of two, with the environment that torchrun gives."""
-    _one_cpu()
+def _one_of_two(rank: int, port: int, function: Callable[..., None], args: tuple[Any, ...]) -> None:
+    one_cpu()
     where = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in where.items()}, MASTER_ADDR="127.0.0.1", TORCHELASTIC_RUN_ID="toy")
-    fit(toy_model(dropout=0), ToyBatches(cfg.batch_size, *rank_and_world(cfg)), plain_loss, cfg, out, seed=3)
+    function(*args)
 
 
-def _one_cpu() -> None:
+def one_cpu() -> None:
     """No GPU and one thread: what is compared bit for bit."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     torch.set_num_threads(1)
