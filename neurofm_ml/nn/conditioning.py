@@ -3,7 +3,6 @@
 Shapes: D width of the features, K width of the condition.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -40,8 +39,3 @@ def reverse_gradient(x: Tensor, strength: float) -> Tensor:
     """x itself; its gradient is multiplied by -strength (Ganin and Lempitsky 2015): what comes after learns, what comes before unlearns."""
     reversed_: Tensor = _Reverse.apply(x, strength)  # type: ignore[no-untyped-call]
     return reversed_
-
-
-def reversal_strength(progress: float) -> float:
-    """Strength at `progress`, 0 to 1, of training: from 0 to nearly 1, so that the discriminator learns first (Ganin et al. 2016)."""
-    return 2 / (1 + math.exp(-10 * progress)) - 1

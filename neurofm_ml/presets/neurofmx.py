@@ -45,10 +45,10 @@ class NeuroFMxConfig:
 
 
 def neurofmx(size: str) -> NeuroFMxConfig:
-    """tiny < 1M, small ~ 20M, medium ~ 150M, large ~ 500M parameters in the backbone and heads."""
+    """tiny < 1M, small ~ 20M, medium ~ 150M, large ~ 500M parameters, with the tokenizers of every neural modality."""
     return {
         "tiny": NeuroFMxConfig(),
-        "small": NeuroFMxConfig(d_model=512, n_layers=10, n_heads=8, d_state=64, d_conv=4, expand=2, prenorm=True, dropout=0.1),
-        "medium": NeuroFMxConfig(d_model=1024, n_layers=20, n_heads=16, d_state=128, d_conv=4, expand=2, prenorm=True, dropout=0.1),
-        "large": NeuroFMxConfig(d_model=1536, n_layers=30, n_heads=24, d_state=128, d_conv=4, expand=2, prenorm=True, dropout=0.1),
+        "small": NeuroFMxConfig(d_model=512, n_layers=6, n_heads=8, d_state=64, d_conv=4, expand=2, prenorm=True, dropout=0.1),
+        "medium": NeuroFMxConfig(d_model=1024, n_layers=16, n_heads=16, d_state=128, d_conv=4, expand=2, prenorm=True, dropout=0.1),
+        "large": NeuroFMxConfig(d_model=1536, n_layers=27, n_heads=24, d_state=128, d_conv=4, expand=2, prenorm=True, dropout=0.1),
     }[checked_size(size)]

@@ -30,7 +30,7 @@ class NeuroFMx(nn.Module):
     def __init__(self, cfg: NeuroFMxConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
         self.cfg, self.vocabulary = cfg, vocabulary
-        d, known = cfg.d_model, [m for m in TOKENIZERS if m in getattr(vocabulary, "modalities", TOKENIZERS)]
+        d, known = cfg.d_model, [m for m in TOKENIZERS if m in vocabulary.modalities]
         std = {m: torch.from_numpy(vocabulary.channel_std(m)) for m in known}
         self.tokenizers = nn.ModuleDict({m: TOKENIZERS[m](std[m], d) for m in known})
         self.modality = nn.ParameterDict({m: nn.Parameter(torch.zeros(d)) for m in known})

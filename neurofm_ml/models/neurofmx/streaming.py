@@ -45,8 +45,8 @@ class Stream:
     def push(self, streams: Mapping[str, StreamBatch], seconds: float) -> Prediction:
         """Take in what was measured in the next `seconds`, and decode the bins that are finished then, none or many.
 
-        The times of `streams` (`t0`, `times`) count from the start of the chunk; samples belong to the chunk in which
-        they begin. A signal may be absent, and come back: what it misses is not valid, as in a full window. The
+        The times of `streams` (`t0`, `times`) count from the start of the chunk; a sample is pushed with the chunk in
+        which it begins, or at the latest with that in which it ends. A signal may be absent, and come back: what it misses is not valid, as in a full window. The
         latents' times (B, n), float64, are those of the stream's clock.
         """
         started, self.now = self.now, self.now + seconds
@@ -115,8 +115,8 @@ class Signal:
         return dataclasses.replace(self.tokens, t0=torch.full_like(self.tokens.dt, self.begin - origin))
 
     def forget(self, context: int) -> None:
-        """Keep the last `context` tokens: no bin that is still to come reads any other."""
-        if self.tokens is not None and (dropped := self.tokens.tokens.shape[1] - context) > 0:
+        """Keep the last `context` tokens that have ended, and one that may not have: bins to come read no other."""
+        if self.tokens is not None and (dropped := self.tokens.tokens.shape[1] - context - 1) > 0:
             t = self.tokens
             self.tokens = dataclasses.replace(t, tokens=t.tokens[:, dropped:], mask=t.mask[:, dropped:], times=t.times[:, dropped:])
             self.begin += dropped * float(t.dt[0])

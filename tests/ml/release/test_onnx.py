@@ -30,8 +30,7 @@ def decoder(name: str, modality: str, channels: int, columns: int) -> Decoder:
 
 
 def of_eeg() -> Decoder:
-    made = decoder("z", "spikes", 5, 2)
-    return Decoder(made.model, patch(made.about, {"modality": "eeg"}))
+    return decoder("z", "eeg", 5, 2)
 
 
 @pytest.fixture(scope="module")
