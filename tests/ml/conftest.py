@@ -8,7 +8,8 @@ import torch
 from neurofm_ml.data.batches import Vocabulary
 from neurofm_ml.types import Batch, StreamBatch
 
-RATES = {"spikes": 5.0, "calcium": 5.0, "eeg": 80.0, "fmri": 0.5}
+RATES = {"spikes": 5.0, "calcium": 5.0, "eeg": 80.0, "fmri": 0.5, "meg": 200.0}
+PLACED = ("eeg", "fmri", "meg")
 
 
 def stream(modality: str, *, batch: int = 2, seconds: float = 12.0, channels: int = 5, placed: bool = False, seed: int = 0) -> StreamBatch:
@@ -38,11 +39,11 @@ def make_stream() -> Callable[..., StreamBatch]:
 
 @pytest.fixture
 def make_batch() -> Callable[..., Batch]:
-    """A batch with the modalities given, a grid of 5 Hz over 12 s, and one target of two columns."""
+    """A batch with the modalities given, a grid of 5 Hz over 12 s, one target of two columns, and labels of two classes or unknown."""
 
     def make(*modalities: str, batch: int = 2, seed: int = 0, hz: float = 5.0, seconds: float = 12.0) -> Batch:
         n = round(seconds * hz)
-        streams = {m: stream(m, batch=batch, seconds=seconds, placed=m in ("eeg", "fmri"), seed=seed) for m in modalities}
+        streams = {m: stream(m, batch=batch, seconds=seconds, placed=m in PLACED, seed=seed) for m in modalities}
         generator = torch.Generator().manual_seed(seed + 1)
         return Batch(
             streams=streams,
@@ -53,6 +54,7 @@ def make_batch() -> Callable[..., Batch]:
             rows=torch.arange(batch),
             starts=torch.zeros(batch, dtype=torch.float64),
             targets={"toy/velocity": torch.randn(batch, n, 2, generator=generator)},
+            labels={"toy/choice": torch.randint(-1, 2, (batch,), generator=generator)},
         )
 
     return make
@@ -60,4 +62,5 @@ def make_batch() -> Callable[..., Batch]:
 
 @pytest.fixture
 def vocabulary() -> Vocabulary:
-    return Vocabulary({m: tuple(f"toy/a/{m}/{i}" for i in range(5)) for m in RATES}, ("toy/a",), {"toy/velocity": 2})
+    named = {m: tuple(f"toy/a/{m}/{i}" for i in range(5)) for m in RATES if m != "meg"}
+    return Vocabulary(named, ("toy/a",), {"toy/velocity": 2}, {"toy/choice": ("left", "right")})
