@@ -57,7 +57,7 @@ def _training_windows(shards: Sequence[Path]) -> Iterator[tuple[Any, tuple[str, 
     """(what tells the pool, names of the parcels, positions (R, 3) or None, values (T, R)) of every fMRI signal of every training window."""
     for path in shards:
         card, table, channels, reader = load_card(path), read_windows(path), read_channels(path), Reader(read_index(path))
-        signals = [name for name in neural_signals(card) if card.signals[name].modality == "fmri"]
+        signals = neural_signals(card, ("fmri",))
         for window in table[table.split == "train"].itertuples():
             row = reader.index.row_of[str(window.key)]
             for name in (n for n in signals if reader.index.sizes(n)[row] >= 0):

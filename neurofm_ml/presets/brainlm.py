@@ -63,7 +63,7 @@ def brainlm(size: str, form: Literal["masked", "autoregressive"] = "masked") -> 
         "large": {"d_model": 1280, "n_layers": 32, "n_heads": 16, "d_decoder": 512, "n_decoder_layers": 8, "n_decoder_heads": 16},
     }[checked_size(size)]
     if form == "masked":
-        return BrainLMConfig(**shape)
+        return BrainLMConfig(**shape)  # type: ignore[arg-type]
     # Attention along two axes makes a layer a third larger.
     fewer = {"n_layers": 24} if size == "large" else {}
     return BrainLMConfig(form=form, patch_s=0.0, n_samples=1, **{**shape, **fewer})
