@@ -23,11 +23,13 @@ from neurofm_ml.presets.data import FociConfig, IngestConfig, QualityConfig, Sca
 from neurofm_ml.presets.eegnet import EEGNetConfig, EEGNetPretrainConfig, eegnet, eegnet_pretrain
 from neurofm_ml.presets.embedding import EmbeddingConfig
 from neurofm_ml.presets.evaluation import BaselinesConfig, ScoreConfig
+from neurofm_ml.presets.families import RECIPES, Recipe
 from neurofm_ml.presets.labels import AdaptLabelsConfig, adapt_labels
 from neurofm_ml.presets.loop import FsdpConfig, TrainConfig
 from neurofm_ml.presets.meg_transformer import MEGTransformerConfig, MEGTransformerPretrainConfig, meg_transformer, meg_transformer_pretrain
 from neurofm_ml.presets.neurofmx import NeuroFMxConfig, neurofmx
 from neurofm_ml.presets.release import BundleConfig, CardConfig, OnnxConfig
+from neurofm_ml.presets.scaling import ScalingConfig, scaling
 from neurofm_ml.presets.search import Leaf, SearchConfig, search
 from neurofm_ml.presets.training import PretrainConfig, pretrain
 
@@ -35,6 +37,7 @@ __all__ = [
     "BUDGETS",
     "NEURAL",
     "READ",
+    "RECIPES",
     "SIDE",
     "SIZES",
     "SPLITS",
@@ -64,8 +67,10 @@ __all__ = [
     "OnnxConfig",
     "PretrainConfig",
     "QualityConfig",
+    "Recipe",
     "Resources",
     "ScalerConfig",
+    "ScalingConfig",
     "ScoreConfig",
     "SearchConfig",
     "ShardsConfig",
@@ -88,5 +93,6 @@ __all__ = [
     "neurofmx",
     "pretrain",
     "resources",
+    "scaling",
     "search",
 ]
