@@ -359,7 +359,8 @@ class Batch:
     index, for audits of the reading order; starts (B,) float64 seconds of the recording at which each
     window starts; targets: task name -> (B, L, K) z-scored, NaN where unknown; side: behaviour and
     stimulus, for objectives that compare them with the streams, which alone are the input; labels: task
-    name -> (B,) int64 places among the task's classes, -1 where unknown, or float32 numbers, NaN where unknown.
+    name -> (B,) int64 places among the task's classes, -1 where unknown, or float32 numbers, NaN where unknown;
+    domains: "species", "subject" -> (B,) int64 places among the vocabulary's classes, -1 where unknown.
     """
 
     streams: Mapping[str, StreamBatch]
@@ -372,6 +373,7 @@ class Batch:
     targets: Mapping[str, torch.Tensor] = field(default_factory=dict)
     side: Mapping[str, StreamBatch] = field(default_factory=dict)
     labels: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    domains: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> Batch:
         return _move(self, device)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from neurofm_ml.data.domains import Domains
 from neurofm_ml.data.events import event_modality, events
 from neurofm_ml.data.labels import Labels, classes_of
 from neurofm_ml.data.recordings import load_card
@@ -36,6 +37,7 @@ class Vocabulary:
     channels: modality -> ``dataset/session/signal/channel``; sessions: ``dataset/session``;
     tasks: ``dataset/task`` -> number of target columns; labels: ``dataset/task`` -> classes, none where the label is a number.
     modalities: those of the signals and events there are, behaviour and stimulus too (default: those with channels).
+    domains: "species", "subject" -> the classes that a discriminator learns to tell apart (default: it has none to tell).
     """
 
     channels: dict[str, tuple[str, ...]]
@@ -43,6 +45,7 @@ class Vocabulary:
     tasks: dict[str, int]
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     modalities: tuple[str, ...] = ()
+    domains: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         present = self.modalities or self.channels
@@ -79,6 +82,7 @@ class Vocabulary:
             {**self.tasks, **other.tasks},
             {**self.labels, **other.labels},
             (*self.modalities, *other.modalities),
+            {d: tuple(dict.fromkeys((*self.domains.get(d, ()), *classes))) for d, classes in {**self.domains, **other.domains}.items()},
         )
 
 
@@ -193,6 +197,7 @@ class Collate:
         self.cards = {card.name: card for card in map(load_card, shards)}
         self.channels = {load_card(path).name: read_channels(path) for path in shards}
         self.read_labels = Labels(shards, vocabulary.labels)
+        self.read_domains = Domains({name: card.species for name, card in self.cards.items()}, vocabulary.domains)
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         grids = [sample["json"]["grid"] for sample in samples]
@@ -213,6 +218,7 @@ class Collate:
             targets=self._targets(samples, length),
             labels=self.read_labels(samples),
             side=self._side(samples) if self.side else {},
+            domains=self.read_domains(samples),
         )
 
     def _inputs(self, samples: Sequence[Sample]) -> list[str]:

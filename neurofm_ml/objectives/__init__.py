@@ -5,7 +5,7 @@ truth, untouched by padding; 0 when there is nothing to score.
 """
 
 from neurofm_ml.objectives.activity import masked, next_step, reconstruction
-from neurofm_ml.objectives.base import OBJECTIVES, Activity, Objective, Target, Truth
+from neurofm_ml.objectives.base import OBJECTIVES, Activity, Objective, Role, Target, Truth
 from neurofm_ml.objectives.behaviour import behaviour
 from neurofm_ml.objectives.contrastive import contrastive, info_nce, trimodal
 from neurofm_ml.objectives.domains import domains, reversal
@@ -16,6 +16,7 @@ __all__ = [
     "OBJECTIVES",
     "Activity",
     "Objective",
+    "Role",
     "Target",
     "Truth",
     "behaviour",

@@ -36,6 +36,10 @@ class Target:
     scored: Tensor
 
 
+#: What a signal beside the neural ones is.
+Role = Literal["behaviour", "stimulus"]
+
+
 @dataclass(frozen=True)
 class Truth:
     """What a prediction is compared with; an objective finds nothing to score in what is empty.
@@ -56,7 +60,7 @@ class Truth:
     activity: Mapping[str, Activity]
     latents: Target | None = None
     forecast: Mapping[str, Activity] = field(default_factory=dict)
-    roles: Mapping[str, Literal["behaviour", "stimulus"]] = field(default_factory=dict)
+    roles: Mapping[str, Role] = field(default_factory=dict)
     contrasted: Tensor | None = None
     temperature: Tensor | float = 0.1
     domains: Mapping[str, Tensor] = field(default_factory=dict)
