@@ -1,7 +1,8 @@
 """Where a training runs: in one process, in several with a copy each (ddp), in several that share one model out (fsdp).
 
-A model says in `blocks` which of its modules are gathered, computed again or compiled by themselves: modules of which
-every forward pass calls each, most often the layers of its backbone. Without them it is one block.
+The layers of a model that stand in an ``nn.ModuleList`` called `blocks` or `backbone`, at any depth, are gathered,
+computed again and compiled one by one; a model without them is one block. Under fsdp every process must call the same
+of them in an update, since a block is gathered when all call it; what else a batch uses may differ.
 """
 
 import copy
@@ -84,8 +85,9 @@ def _shard(objective: "Objective", mesh: "DeviceMesh", cfg: FsdpConfig) -> "Obje
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """The modules that `model` names in `blocks`."""
-    return list(getattr(model, "blocks", ()))
+    """The layers in the lists of `model` that are called `blocks` or `backbone`."""
+    lists = (part for name, part in model.named_modules() if name.rpartition(".")[2] in ("blocks", "backbone"))
+    return [block for part in lists if isinstance(part, nn.ModuleList) for block in part]
 
 
 class Objective(nn.Module):
@@ -201,7 +203,8 @@ def prepared(model: nn.Module, cfg: TrainConfig) -> Iterator[None]:
     blocks = blocks_of(model)
     if cfg.activation_checkpointing and not blocks:
         raise ValueError(
-            f"TrainConfig.activation_checkpointing is on and {type(model).__name__} names no blocks; switch it off, or give the model `blocks`."
+            f"TrainConfig.activation_checkpointing is on, but {type(model).__name__} has no list of layers called `blocks` or "
+            "`backbone` to compute again; switch it off."
         )
     compiled = (blocks or [model]) if cfg.compile else []
     again = blocks if cfg.activation_checkpointing else []

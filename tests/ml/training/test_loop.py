@@ -3,9 +3,7 @@
 import dataclasses
 import math
 import os
-import random
 import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,16 +15,11 @@ from torch import Tensor, nn
 from toy_training import (
     CFG,
     ToyBatches,
-    in_process,
     noisy_loss,
     plain_loss,
     summed,
     toy_model,
     toy_run,
-    train,
-    train_one_of_two,
-    train_until_call,
-    train_until_sync,
 )
 
 from neurofm_ml.config import patch
@@ -157,7 +150,7 @@ def test_history_curves_and_files(tmp_path: Path) -> None:
     steps, losses = history.curves["loss"]
     assert set(steps) == {*range(3, 41, 3), *range(7, 41, 7), 40}
     assert list(history.curves["validation/weights"][0]) == [7, 14, 21, 28, 35, 40]
-    assert history.last("validation/weights") == pytest.approx(sum(p.sum().item() for p in _exported(tmp_path).values()), rel=1e-5)
+    assert history.last("validation/weights") == pytest.approx(sum(p.sum().item() for p in load_weights(tmp_path)[0].values()), rel=1e-5)
     assert history.metrics["loss"] == losses[-1]
     assert history.samples_per_second == pytest.approx(history.steps_per_second * 8)
     assert [check.name for check in history.checks] == ["loss_is_finite", "loss_fell"]
@@ -187,55 +180,6 @@ def test_metrics_past_the_resumed_step_and_torn_rows_are_dropped(tmp_path: Path)
 
 
 # ---------------------------------------------------------------- interrupted and resumed
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("uninterrupted")
-    process = in_process(train, out)
-    process.join()
-    assert process.exitcode == 0
-    return out
-
-
-def _exported(out: Path) -> dict[str, Tensor]:
-    return load_weights(out)[0]
-
-
-def _assert_same_bits(out: Path, uninterrupted: Path) -> None:
-    for name in (
-        "model.safetensors",
-        "metrics.csv",
-        *(f"checkpoints/step-000040/{n}.safetensors" for n in ("weights", "ema", "optimizer")),
-    ):
-        assert (out / name).read_bytes() == (uninterrupted / name).read_bytes(), name
-
-
-def _finish_and_compare(out: Path, uninterrupted: Path) -> None:
-    process = in_process(train, out)
-    process.join()
-    assert process.exitcode == 0
-    _assert_same_bits(out, uninterrupted)
-
-
-# 50 files are made durable: metrics.csv and 7 to each of the 6 checkpoints with its folders, then 2 of the model.
-@pytest.mark.parametrize("count", [pytest.param(n, marks=() if n in (1, 14, 24) else pytest.mark.slow) for n in range(1, 51)])
-def test_killed_while_writing_it_ends_in_the_same_bits(count: int, uninterrupted: Path, tmp_path: Path) -> None:
-    process = in_process(train_until_sync, tmp_path, count)
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    _finish_and_compare(tmp_path, uninterrupted)
-
-
-# An update takes some 4,000 calls; there are 40 updates and a checkpoint after every 7.
-@pytest.mark.parametrize("draw", [pytest.param(n, marks=() if n == 0 else pytest.mark.slow) for n in range(25)])
-def test_killed_twice_at_random_moments_it_ends_in_the_same_bits(draw: int, uninterrupted: Path, tmp_path: Path) -> None:
-    moments = random.Random(draw)
-    for _ in range(2):
-        process = in_process(train_until_call, tmp_path, moments.randrange(80_000))
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
-    _finish_and_compare(tmp_path, uninterrupted)
-
-
 def test_asked_to_stop_it_saves_at_a_logged_step_and_goes_on_from_there(tmp_path: Path) -> None:
     former = signal.getsignal(signal.SIGTERM)
     whole, halves = toy_model(), toy_model()
@@ -263,17 +207,7 @@ def test_a_finished_run_is_read_not_repeated(tmp_path: Path) -> None:
     again = fit(model, batches, noisy_loss, CFG, tmp_path, seed=3, validate=summed)
     assert batches.served == []
     assert dataclasses.replace(again, curves={}, resumed_from=0) == dataclasses.replace(first, curves={})
-    assert all(torch.equal(weight, _exported(tmp_path)[name]) for name, weight in model.state_dict().items())
-
-
-def test_a_checkpoint_cut_short_costs_one_interval(tmp_path: Path, uninterrupted: Path, caplog: pytest.LogCaptureFixture) -> None:
-    process = in_process(train_until_sync, tmp_path, 24)  # after step-000021 stands, before the one it replaces is gone
-    process.join()
-    cut = tmp_path / "checkpoints/step-000021/optimizer.safetensors"
-    os.truncate(cut, cut.stat().st_size // 2)
-    assert toy_run(tmp_path).resumed_from == 14
-    assert f"{cut} has" in caplog.text
-    _assert_same_bits(tmp_path, uninterrupted)
+    assert all(torch.equal(weight, load_weights(tmp_path)[0][name]) for name, weight in model.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -306,20 +240,3 @@ def test_divergence_stops_with_the_step_and_keeps_the_last_good_checkpoint(spoil
     kept = load_checkpoint(sorted((tmp_path / "checkpoints").iterdir())[-1])
     assert kept.step == 28
     assert all(bool(weight.isfinite().all()) for weight in kept.weights.values())
-
-
-# ---------------------------------------------------------------- several processes
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_two_processes_equal_one(accumulate: int, tmp_path: Path) -> None:
-    cfg = patch(CFG, {"strategy": "ddp", "accumulate": accumulate, "log_every": 1})
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    pair = [in_process(train_one_of_two, rank, port, tmp_path / "two", cfg) for rank in (0, 1)]
-    for process in pair:
-        process.join()
-        assert process.exitcode == 0
-    one = fit(toy_model(dropout=0), ToyBatches(8), plain_loss, patch(cfg, {"strategy": "single"}), tmp_path / "one", seed=3)
-    two = read_curves(tmp_path / "two/metrics.csv")
-    for name in ("loss", "grad_norm"):
-        np.testing.assert_allclose(two[name][1], one.curves[name][1], rtol=1e-5)

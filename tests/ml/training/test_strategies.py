@@ -1,6 +1,7 @@
 """Two processes against one, whatever they share: losses, weights, averages, checkpoints."""
 
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,18 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy_training import ToyBatches, block_model, encoded, in_two_processes, noisy_loss
+from torch import nn
+from toy_training import ToyBatches, block_model, encoded, in_two_processes, noisy_loss, toy_model
 
 from neurofm_ml.config import patch
 from neurofm_ml.presets import TrainConfig
 from neurofm_ml.training.checkpoints import load_checkpoint, load_weights, save_weights
 from neurofm_ml.training.curves import read_curves
 from neurofm_ml.training.loop import fit
-from neurofm_ml.training.strategies import rank_and_world
+from neurofm_ml.training.strategies import blocks_of, rank_and_world
 from neurofm_ml.types import Preempted
 
 CFG = TrainConfig(steps=12, batch_size=4, lr=0.02, ema=0.8, log_every=1, checkpoint_every=4, keep=3)
-#: Name -> changes of CFG under which two processes train; `ACCUMULATED` have as many samples in an update as four.
+#: Name -> changes of CFG under which two processes train; those "accumulated" have twice the samples in an update.
 SHARED: dict[str, dict[str, Any]] = {
     "ddp": {"strategy": "ddp"},
     "ddp-accumulated": {"strategy": "ddp", "accumulate": 2},
@@ -156,3 +158,49 @@ def test_two_processes_hand_over_to_one_and_take_back(name: str, runs: Path) -> 
 def test_another_layout_of_the_batch_is_refused(runs: Path) -> None:
     with pytest.raises(ValueError, match="accumulate x processes was 2, is 1"):
         train(runs / "fsdp", {})
+
+
+# ---------------------------------------------------------------- blocks, in one process
+def test_blocks_are_found_by_the_name_of_their_list() -> None:
+    inner, model = block_model(), nn.Module()
+    model.encoder, model.backbone, model.heads = inner, nn.ModuleList([nn.Linear(1, 1)]), nn.ModuleList([nn.Linear(1, 1)])
+    assert blocks_of(model) == [*inner.blocks, *model.backbone]
+    assert blocks_of(toy_model()) == []
+
+
+def test_blocks_are_computed_again_in_the_same_bits(tmp_path: Path) -> None:
+    models, calls = {again: block_model(dropout=0.3) for again in (False, True)}, {False: 0, True: 0}
+    for again, model in models.items():
+
+        def count(*_: Any, again: bool = again) -> None:
+            calls[again] += 1
+
+        model.blocks[0].linear.register_forward_hook(count)
+        fit(model, ToyBatches(4), noisy_loss, patch(CFG, {"activation_checkpointing": again}), tmp_path / str(again), seed=0)
+    assert calls == {False: 12, True: 24}
+    assert all(torch.equal(p, models[True].state_dict()[name]) for name, p in models[False].state_dict().items())
+    assert not any("forward" in vars(block) for block in models[True].blocks)
+
+
+def test_what_has_no_blocks_cannot_be_computed_again(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="ToyModel has no list of layers called `blocks`"):
+        fit(toy_model(), ToyBatches(4), noisy_loss, patch(CFG, {"activation_checkpointing": True}), tmp_path, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("changes", [{}, {"activation_checkpointing": True}])
+def test_compiled_blocks_give_the_same_losses(changes: dict[str, Any], tmp_path: Path) -> None:
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+    models = {compiled: block_model(dropout=0.0) for compiled in (False, True)}
+    losses = [
+        fit(model, ToyBatches(4), noisy_loss, patch(CFG, {"compile": compiled, **changes}), tmp_path / str(compiled), seed=0).curves[
+            "loss"
+        ][1]
+        for compiled, model in models.items()
+    ]
+    assert counters["stats"]["unique_graphs"] > 0
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    assert all(block._compiled_call_impl is None for block in models[True].blocks)
