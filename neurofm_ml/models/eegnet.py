@@ -55,7 +55,7 @@ class EEGNet(nn.Module):
         """task -> logits (B, K), for every task of the batch that has classes."""
         latents = self.encode(batch)
         seen = in_stretches(latents.values, latents.mask, self.cfg.stretches).mT.flatten(1)
-        heads = {task: self.readouts[task] for task in batch.labels if task in self.readouts}
+        heads = {task: cast(nn.Linear, self.readouts[task]) for task in batch.labels if task in self.readouts}
         return {task: F.linear(seen, limited(head.weight, READOUT_NORM, 1), head.bias) for task, head in heads.items()}
 
     def encode(self, batch: Batch) -> Latents:
