@@ -19,6 +19,7 @@ from neurofm_ml.presets.base import NEURAL, READ, SIDE, SIZES, SPLITS, Resources
 from neurofm_ml.presets.brain_jepa import BrainJEPAConfig, BrainJEPAPretrainConfig, brain_jepa, brain_jepa_pretrain
 from neurofm_ml.presets.brainlm import BrainLMConfig, BrainLMPretrainConfig, brainlm, brainlm_pretrain
 from neurofm_ml.presets.budget import BUDGETS, budget
+from neurofm_ml.presets.curriculum import SamplingConfig, StageConfig, curriculum
 from neurofm_ml.presets.data import FociConfig, IngestConfig, QualityConfig, ScalerConfig, ShardsConfig, TableConfig
 from neurofm_ml.presets.eegnet import EEGNetConfig, EEGNetPretrainConfig, eegnet, eegnet_pretrain
 from neurofm_ml.presets.embedding import EmbeddingConfig
@@ -69,11 +70,13 @@ __all__ = [
     "QualityConfig",
     "Recipe",
     "Resources",
+    "SamplingConfig",
     "ScalerConfig",
     "ScalingConfig",
     "ScoreConfig",
     "SearchConfig",
     "ShardsConfig",
+    "StageConfig",
     "TableConfig",
     "TrainConfig",
     "adapt",
@@ -84,6 +87,7 @@ __all__ = [
     "brainlm_pretrain",
     "budget",
     "continual",
+    "curriculum",
     "distill",
     "eegnet",
     "eegnet_pretrain",

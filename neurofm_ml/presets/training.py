@@ -6,15 +6,18 @@ from typing import Literal
 from neurofm_ml.config import config
 from neurofm_ml.presets.augment import AugmentConfig
 from neurofm_ml.presets.base import checked_size, fraction
+from neurofm_ml.presets.curriculum import SamplingConfig, StageConfig, checked_stages
 from neurofm_ml.presets.loop import TrainConfig
 from neurofm_ml.presets.neurofmx import NeuroFMxConfig, neurofmx
+from neurofm_ml.presets.objectives import Weighting, checked_weights
 
 
 @config
 class PretrainConfig:
     """Pretrain on every dataset in `datasets` that is here (None: every card). `objectives` maps names to weights.
 
-    `labelled_share` of the updates go to the datasets with tasks, where there are both kinds.
+    `labelled_share` of the updates go to the datasets with tasks, where there are both kinds and `sampling` says nothing
+    else. With a `curriculum`, its stages decide what is drawn and have objectives of their own.
     """
 
     seed: int
@@ -23,13 +26,16 @@ class PretrainConfig:
     train: TrainConfig
     augment: AugmentConfig = AugmentConfig()
     objectives: dict[str, float] = field(default_factory=lambda: {"behaviour": 1.0, "masked": 0.1})
+    weighting: Weighting = "fixed"
+    sampling: SamplingConfig = SamplingConfig()
+    curriculum: tuple[StageConfig, ...] = ()
     labelled_share: float = 0.75
     datasets: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         fraction(self, "labelled_share")
-        if not (all(weight >= 0 for weight in self.objectives.values()) and any(self.objectives.values())):
-            raise ValueError(f"PretrainConfig.objectives is {self.objectives!r}; weights must not be negative, and one must be positive.")
+        checked_weights(self, self.objectives)
+        checked_stages(self.curriculum, self.train.steps)
 
 
 def pretrain(size: str, seed: int = 0) -> PretrainConfig:
