@@ -45,6 +45,7 @@ HOMES = {
     "pynwb": ["data/readers/nwb/*"],
     "pyreadr": ["data/readers/rdata.py"],
     "transformers": ["tokenizers/text.py"],
+    "ray": ["training/raytune.py"],
     "sklearn": ["evaluation/*", "data/preprocess/artefacts.py"],
     "wandb": ["training/tracking.py"],
 }

@@ -68,6 +68,10 @@ CLAIMS: Mapping[str, str] = {
     # models
     "loss_is_finite": "The loss is finite at every step.",
     "loss_fell": "The loss ends below where it began.",
+    "a_trial_ended": "One trial of the search or more ended with a finite loss.",
+    "best_is_inside": "The best settings do not lie at an end of what was searched.",
+    "loss_falls_with_size": "Larger models have smaller losses: the interval of the exponent lies above zero.",
+    "no_collapse": "Embeddings still vary, and in several dimensions, at the end.",
     "controls_at_chance": "The same method on labels moved in time knows nothing.",
     # release
     "onnx_matches_torch": "The exported model gives what the trained one gives.",

@@ -63,9 +63,7 @@ class Pretraining:
         torch.manual_seed(cfg.seed)
         model = family.build(cfg, vocabulary, self.shards, scaler)
         found = latest_checkpoint(folder / "checkpoints")
-        batches = Ending(
-            family.read(cfg, vocabulary, self.shards, scaler), (until - (found.step if found else 0)) * cfg.train.accumulate
-        )
+        batches = Ending(family.read(cfg, vocabulary, self.shards, scaler), (until - (found.step if found else 0)) * cfg.train.accumulate)
         validate = self._validation(vocabulary, scaler)
         try:
             fit(model, batches, family.loss(cfg), cfg.train, folder, seed=cfg.seed, validate=validate, description=folder.name)
