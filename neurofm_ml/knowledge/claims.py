@@ -72,6 +72,8 @@ CLAIMS: Mapping[str, str] = {
     "best_is_inside": "The best settings do not lie at an end of what was searched.",
     "loss_falls_with_size": "Larger models have smaller losses: the interval of the exponent lies above zero.",
     "no_collapse": "Embeddings still vary, and in several dimensions, at the end.",
+    "decodes_are_finite": "Every score after every recording is finite.",
+    "elastic_forgets_less": "With elastic weights, earlier recordings lose less than without.",
     "controls_at_chance": "The same method on labels moved in time knows nothing.",
     # release
     "onnx_matches_torch": "The exported model gives what the trained one gives.",

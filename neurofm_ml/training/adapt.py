@@ -3,7 +3,7 @@
 import copy
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,17 @@ def adapt(cfg: AdaptConfig, pretrained: Path, shards: Sequence[Path], scaler: Se
     """
     scale = load_scaler(scaler)
     base = load_model(pretrained)
-    wanted = [path for path in shards if cfg.datasets is None or load_card(path).name in cfg.datasets]
+    problems = decoding_problems(cfg.datasets, shards)
+    for problem in tqdm(problems[gang.rank() :: gang.world()], desc="adapt", disable=None):
+        if not (out / "decoders" / problem.name / "model.json").exists():
+            _adapt_one(cfg, base, problem, scale, out)
+    gang.meet("adapted")
+    return Report({"decoders": len(problems), "parameters": base.n_parameters()}, (_losses(problems, out),))
+
+
+def decoding_problems(datasets: Collection[str] | None, shards: Sequence[Path]) -> list[Problem]:
+    """The problems of `datasets` (None: of all `shards`) that a decoder can be fitted to."""
+    wanted = [path for path in shards if datasets is None or load_card(path).name in datasets]
     problems = [problem for path in wanted for problem in find_problems(path)]
     if not problems:
         raise ValueError(
@@ -45,11 +55,7 @@ def adapt(cfg: AdaptConfig, pretrained: Path, shards: Sequence[Path], scaler: Se
         )
     if several := [problem.name for problem in problems if len(problem.inputs) > 1]:
         raise ValueError(f"problems {', '.join(several)} read several signals and a decoder reads one; give each input a task in the card.")
-    for problem in tqdm(problems[gang.rank() :: gang.world()], desc="adapt", disable=None):
-        if not (out / "decoders" / problem.name / "model.json").exists():
-            _adapt_one(cfg, base, problem, scale, out)
-    gang.meet("adapted")
-    return Report({"decoders": len(problems), "parameters": base.n_parameters()}, (_losses(problems, out),))
+    return problems
 
 
 def _adapt_one(cfg: AdaptConfig, base: NeuroFMx, problem: Problem, scaler: Scaler, out: Path) -> None:

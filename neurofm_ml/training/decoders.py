@@ -32,7 +32,7 @@ def fit_decoder(
     model: NeuroFMx, problem: Problem, scaler: Scaler, cfg: TrainConfig, augment: AugmentConfig, out: Path, seed: int
 ) -> History:
     """Train `model` in place on the training windows of one problem."""
-    batches = _loader(model, problem, scaler, "train", cfg.batch_size, seed)
+    batches = problem_batches(model, problem, scaler, "train", cfg.batch_size, seed)
     loss, made_from = weighted_loss(augment, {"behaviour": 1.0}), provenance([problem.shards])
     return fit(model, batches, loss, cfg, out, seed=seed, provenance=made_from, description=problem.name)
 
@@ -76,7 +76,7 @@ def _stitched(
     """
     model.eval()
     times, values, weights = [], [], []
-    for batch in _loader(model, problem, scaler, split, batch_size=64, seed=0).epoch():
+    for batch in problem_batches(model, problem, scaler, split, batch_size=64, seed=0).epoch():
         valid = batch.mask
         weight = torch.hann_window(valid.shape[1] + 2, periodic=False)[1:-1] + 0.05
         times.append((batch.starts[:, None] + batch.times)[valid].numpy())
@@ -92,7 +92,8 @@ def _stitched(
     return total / weight_sum[:, None], time.min() + np.arange(n) * dt
 
 
-def _loader(model: NeuroFMx, problem: Problem, scaler: Scaler, split: str, batch_size: int, seed: int) -> Loader:
+def problem_batches(model: NeuroFMx, problem: Problem, scaler: Scaler, split: str, batch_size: int, seed: int) -> Loader:
+    """Windows of a problem: endless, or one epoch; for training only those with labels, and these alone."""
     labelled = {f"{problem.dataset}/{problem.recording}": problem.labelled} if problem.labelled and split == "train" else None
     collate = Collate([problem.shards], model.vocabulary, scaler, problem.inputs, problem.task_names(), labelled)
     return Loader([problem.shards], split=split, batch_size=batch_size, seed=seed, where=problem.windows(split), collate=collate)
