@@ -26,7 +26,7 @@ from torch import Tensor, nn
 CHUNK = 32
 SEGMENT = 512
 
-#: Steps up to which the loop is the faster form.
+#: Steps that are few: they are worth forms of their own.
 FEW = 8
 
 Scanned = tuple[Tensor, Tensor]
@@ -79,6 +79,19 @@ def scan_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: 
     within = _per_head(_decays(since_start), C @ B.mT) @ written
     carried = _per_head(since_start.exp()[..., None], C) @ before.unflatten(-1, (-1, N)).mT
     return _join(within + carried, T).transpose(1, 2), after.unflatten(-1, (-1, N))
+
+
+def scan_few(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> Scanned:
+    """`scan_chunked` of one short chunk whose heads share B and C (G = 1): no more than a few passes over the state."""
+    log_decay = _floor((dt * A).transpose(1, 2))
+    since_start = log_decay.cumsum(-1)  # (b, H, T)
+    written = x.transpose(1, 2) * dt.transpose(1, 2)[..., None]  # (b, H, T, P)
+    B, C = B.transpose(1, 2), C.transpose(1, 2)  # (b, 1, T, N)
+    carried = since_start.exp()[..., None] * (C @ state.mT)
+    y = (_decays(since_start) * (C @ B.mT)) @ written + carried
+    to_end = (since_start[..., -1:] - since_start).exp()
+    after = since_start[..., -1].exp()[..., None, None] * state + (written * to_end[..., None]).mT @ B
+    return y.transpose(1, 2), after
 
 
 def _by_segments(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None, chunk: int) -> Scanned:
@@ -230,10 +243,10 @@ class SSMBlock(nn.Module):
     def advance(self, x: Tensor, state: SSMState, mask: Tensor | None = None) -> tuple[Tensor, SSMState]:
         """A few steps of a causal block: x (b, T, D), mask (b, T) and the state before them to y (b, T, D) and the state after them."""
         u, gate = self._project(x, mask)
-        window = torch.cat([state.conv, u], dim=1)
-        u = self._convolve(window)
+        window, few = torch.cat([state.conv, u], dim=1), x.shape[1] <= FEW
+        u = self._convolve_few(window) if few else self._convolve(window)
         dt, B, C = self._select(u, mask)
-        form = scan_sequential if x.shape[1] <= FEW else scan
+        form = scan_few if few else scan
         y, after = form(u.unflatten(-1, (self.n_heads, -1)), dt, -self.log_A.exp(), B, C, state.scan)
         return self._finish(x, u, y, gate), SSMState(window[:, x.shape[1] :], after)
 
@@ -245,6 +258,10 @@ class SSMBlock(nn.Module):
     def _convolve(self, u: Tensor) -> Tensor:
         """(b, T + d_conv - 1, E) to (b, T, E)."""
         return F.silu(self.conv(u.transpose(1, 2)).transpose(1, 2))
+
+    def _convolve_few(self, u: Tensor) -> Tensor:
+        """`_convolve` by hand: calling the convolution costs more than a few steps of it."""
+        return F.silu((u.unfold(1, self.d_conv, 1) * self.conv.weight[:, 0]).sum(-1) + self.conv.bias)
 
     def _select(self, u: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """(b, T, E) to dt (b, T, H), 0 where nothing is valid, B and C (b, T, G, N)."""

@@ -7,13 +7,14 @@ its scan. The cost of a chunk does not grow with the session, and what is decode
 Shapes: B batch, T samples or tokens, n bins, C channels, K target columns, D width.
 """
 
+import copy
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from neurofm_ml.models.neurofmx.heads import Prediction
 from neurofm_ml.nn.ssm import SSMBlock
@@ -21,6 +22,8 @@ from neurofm_ml.types import Latents, StreamBatch, TokenizedSequence
 
 if TYPE_CHECKING:
     from neurofm_ml.models.neurofmx.model import NeuroFMx
+
+M = TypeVar("M", bound=nn.Module)
 
 #: Share of a bin by which its end may lie past the clock: rounding, not time.
 ROUNDING = 1e-6
@@ -34,9 +37,11 @@ class Stream:
 
     def __init__(self, model: "NeuroFMx", tasks: Sequence[str], session: Tensor, dt: float, t0: float = 0.0) -> None:
         _check_streamable(model)
-        self.model, self.tasks, self.dt, self.t0 = model, tuple(tasks), dt, t0
+        self.model, self.dt, self.t0 = model, dt, t0
         self.session = model.session(session).detach()[:, None]
-        self.blocks = [cast(SSMBlock, block) for block in model.backbone]
+        self.fusion, self.norm = for_few_rows(model.fusion), model.norm
+        self.blocks = [for_few_rows(cast(SSMBlock, block)) for block in model.backbone]
+        self.behaviour = {task: model.behaviour[task] for task in tasks}
         self.states = [block.init_state(len(session)) for block in self.blocks]
         self.signals: dict[str, Signal] = {}
         self.now, self.n_bins = 0.0, 0
@@ -58,7 +63,7 @@ class Stream:
             signal.forget(self.model.cfg.context)
         times = self.t0 + self.dt * (torch.arange(first, self.n_bins, dtype=torch.float64) + 0.5)
         latents = Latents(values, times.expand(len(values), -1), mask)
-        return Prediction(latents, {task: self.model.behaviour[task](values) for task in self.tasks})
+        return Prediction(latents, {task: head(values) for task, head in self.behaviour.items()})
 
     def _latents(self, first: int, n: int) -> tuple[Tensor, Tensor]:
         """Latents (B, n, D) of `n` bins from bin `first` on, and where they saw anything (B, n)."""
@@ -67,14 +72,23 @@ class Stream:
         b, device = len(self.session), self.session.device
         if n and sequences:
             times = self.dt * (torch.arange(n, device=device) + 0.5).expand(b, -1)
-            values, mask = self.model.fusion(sequences, times, torch.full((b,), self.dt, device=device))
+            values, mask = self.fusion(sequences, times, torch.full((b,), self.dt, device=device))
         else:
             values = self.session.new_zeros(b, n, self.session.shape[2])
             mask = torch.zeros(b, n, dtype=torch.bool, device=device)
         values = values + self.session
         for i, block in enumerate(self.blocks if n else ()):
             values, self.states[i] = block.advance(values, self.states[i], mask)
-        return self.model.norm(values), mask
+        return self.norm(values), mask
+
+
+def for_few_rows(module: M) -> M:
+    """A copy whose linear weights lie in memory input by input: the product with a few rows reads them once, in order."""
+    copied = copy.deepcopy(module).eval().requires_grad_(False)
+    for layer in copied.modules():
+        if isinstance(layer, nn.Linear):
+            layer.weight.data = layer.weight.data.T.contiguous().T
+    return copied
 
 
 class Signal:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from neurofm_ml.nn.ssm import Scanned, SSMBlock, scan, scan_chunked, scan_fused, scan_sequential
+from neurofm_ml.nn.ssm import Scanned, SSMBlock, scan, scan_chunked, scan_few, scan_fused, scan_sequential
 
 Form = Callable[..., Scanned]
 NAMES = ("x", "dt", "A", "B", "C", "state")
@@ -128,6 +128,25 @@ def test_streaming_equals_the_full_forward(d_conv: int, norm: bool) -> None:
         y, state = layer.step(x[:, t], state)
         outputs.append(y)
     assert relative(torch.stack(outputs, dim=1) - x, layer(x) - x) <= 1e-5
+
+
+@pytest.mark.parametrize("lengths", [(1, 2, 3, 8, 6), (9, 1, 10), (20,)], ids=str)
+def test_advancing_by_any_number_of_steps_equals_the_full_forward(lengths: tuple[int, ...]) -> None:
+    layer, x = block(bidirectional=False), tokens(20)
+    mask = torch.rand(2, 20, generator=torch.Generator().manual_seed(5)) < 0.8
+    state, outputs = layer.init_state(len(x)), []
+    for part, there in zip(x.split(lengths, dim=1), mask.split(lengths, dim=1), strict=True):
+        y, state = layer.advance(part, state, there)
+        outputs.append(y)
+    assert relative((torch.cat(outputs, dim=1) - x)[mask], (layer(x, mask) - x)[mask]) <= 1e-5
+
+
+def test_a_few_steps_agree_with_the_float64_loop() -> None:
+    for steps in (1, 2, 8):
+        args = inputs(steps, groups=1)
+        ours, reference = scan_few(*args), scan_sequential(*(v.double() for v in args))
+        assert relative(ours[0], reference[0]) <= 1e-5
+        assert relative(ours[1], reference[1]) <= 1e-5
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
