@@ -344,7 +344,8 @@ class StreamBatch:
     @property
     def valid(self) -> torch.Tensor:
         """(B, T, C) True where a real channel has a real value."""
-        return self.mask[:, :, None] & self.channel_mask[:, None]
+        valid = self.mask[:, :, None] & self.channel_mask[:, None]
+        return valid if self.seen is None else valid & self.seen
 
     def to(self, device: torch.device | str) -> StreamBatch:
         return _move(self, device)

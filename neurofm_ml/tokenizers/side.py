@@ -18,8 +18,7 @@ class SideTokenizer(PatchTokenizer):
     n_beside = 1
 
     def features(self, patches: Tensor, stream: StreamBatch) -> Tensor:
-        seen = stream.valid if stream.seen is None else stream.seen
-        return torch.cat([patches, self.cut(stream, seen.to(patches)).mean(-1, keepdim=True)], -1)
+        return torch.cat([patches, self.cut(stream, stream.valid.to(patches)).mean(-1, keepdim=True)], -1)
 
 
 class SampledTokenizer(SideTokenizer):
