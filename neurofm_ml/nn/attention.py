@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 #: Periods (seconds) between which rotary embedding spreads, for signals of seconds to minutes.
 SLOW = (2.0, 1000.0)
+#: Bias with which queries and keys of the most local head start.
+LOCALITY = 1.5
 
 
 class Rotary(nn.Module):
@@ -47,6 +49,11 @@ class Attention(nn.Module):
         self.n_heads = n_heads
         self.project = nn.Linear(d_model, 3 * d_model)
         self.out = nn.Linear(d_model, d_model)
+        # Equal biases of queries and keys, once turned by rotary embedding, favour tokens of like times: heads start out
+        # reading all times evenly to mostly their own, and learn how far to look.
+        locality = torch.linspace(0.0, LOCALITY, n_heads).repeat_interleave(d_model // n_heads)
+        with torch.no_grad():
+            self.project.bias[: 2 * d_model] = locality.repeat(2)
 
     def forward(self, x: Tensor, angles: Tensor | None, mask: Tensor) -> Tensor:
         """x (B, T, D), mask (B, 1, T or 1, T) True where the row may read the column -> (B, T, D).

@@ -101,8 +101,8 @@ def _refuse(unknown: Tensor, stream: StreamBatch, remedy: str) -> None:
 
 
 def _placed(stream: StreamBatch) -> Tensor:
-    """(B, C) True where a parcel has a place; one without stands exactly at the origin."""
-    return torch.zeros_like(stream.channel_mask) if stream.positions is None else (stream.positions != 0).any(2)
+    """(B, C) True where a channel has a place."""
+    return torch.zeros_like(stream.channel_mask) if stream.positions is None else stream.positions.isfinite().all(2)
 
 
 class ParcelIdentity(nn.Module):
@@ -120,7 +120,9 @@ class ParcelIdentity(nn.Module):
         _refuse(stream.channel_mask & ~known & ~_placed(stream), stream, remedy)
         if stream.positions is None:
             return self.table(stream.ids)
-        return torch.where(known[..., None], self.table(stream.ids), self.place(stream.positions) * stream.channel_mask[..., None])
+        return torch.where(
+            known[..., None], self.table(stream.ids), self.place(stream.positions.nan_to_num()) * stream.channel_mask[..., None]
+        )
 
 
 class GradientField(nn.Module):
@@ -153,7 +155,7 @@ class GradientField(nn.Module):
         )
         found = self.rows[stream.ids]
         if stream.positions is not None and len(self.places):
-            distance = torch.cdist(stream.positions, self.places.expand(len(stream.positions), -1, -1))
+            distance = torch.cdist(stream.positions.nan_to_num(), self.places.expand(len(stream.positions), -1, -1))
             near = (-(distance.square()) / (2 * REACH_MM**2)).softmax(2) @ self.values
             found = torch.where(known[..., None], found, near)
         return found * stream.channel_mask[..., None]

@@ -3,7 +3,7 @@
 Shapes: B batch, P patches, C parcels, D width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from neurofm_ml.data.scaler import Scaler
 from neurofm_ml.models import BrainJEPA
 from neurofm_ml.nn.filling import draw
 from neurofm_ml.presets import BrainJEPAPretrainConfig
+from neurofm_ml.training.brainlm import mean_square
 from neurofm_ml.training.loop import History, LossFunction
 from neurofm_ml.types import Batch, Check
 
@@ -36,6 +37,8 @@ def build(cfg: BrainJEPAPretrainConfig, vocabulary: Vocabulary, shards: Sequence
 def loss(cfg: BrainJEPAPretrainConfig) -> LossFunction:
     """Smooth L1 distance of predicted from target latents, the three kinds of targets alike.
 
+    Its size depends on how much the targets vary; what is logged as "explained" does not: 1 - squared error / variance.
+
     The target encoder follows before each forward pass: a function of the weights and the progress alone, so that a resumed
     run goes on in the same bits.
     """
@@ -45,10 +48,13 @@ def loss(cfg: BrainJEPAPretrainConfig) -> LossFunction:
         patches = model.patches(batch)
         seen, asked = spacetime(patches.mask, cfg, generator)
         targets = model.targets(batch, patches)
-        error = model.predict(batch, patches, seen, torch.stack(list(asked.values())).any(0)) - targets
-        distance = F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none").mean(3)
+        scored = torch.stack(list(asked.values())).any(0)
+        predicted = model.predict(batch, patches, seen, scored)
+        distance = F.smooth_l1_loss(predicted, targets, reduction="none").mean(3)
         parts = {name: (distance * where).sum() / where.sum().clamp(min=1) for name, where in asked.items()}
-        return torch.stack(list(parts.values())).mean(), {**parts, **spread(targets, patches.mask)}
+        spread = dispersion(targets, patches.mask)
+        explained = 1 - mean_square(predicted.detach() - targets, scored) / spread["embedding_variance"]
+        return torch.stack(list(parts.values())).mean(), {**parts, **spread, "explained": explained}
 
     return latent
 
@@ -72,7 +78,7 @@ def stretch(valid: Tensor, share: float, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def spread(tokens: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
+def dispersion(tokens: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """How far embeddings are from collapse: tokens (B, P, C, D), mask (B, P, C).
 
     Of each parcel, over windows and times, so that knowing where a parcel lies counts for nothing: the variance, mean over

@@ -82,7 +82,7 @@ def field() -> GradientField:
 
 def test_gradients_come_from_the_reference_nearby_or_by_name(field, make_stream):
     stream = make_stream("fmri", batch=1, channels=4, placed=True)
-    positions = torch.cat([field.places[:2], field.places[2:3] + 30, torch.zeros(1, 3)])[None]
+    positions = torch.cat([field.places[:2], field.places[2:3] + 30, torch.full((1, 3), torch.nan)])[None]
     stream = dataclasses.replace(stream, positions=positions, ids=torch.tensor([[0, 0, 0, 2]]))
     found = field(stream)[0]
     assert torch.allclose(found[:2], field.values[:2], atol=0.05), "at its place, a reference parcel has its own"
@@ -131,5 +131,8 @@ def test_parcels_nobody_knows_are_refused(who, make_stream):
     stream = dataclasses.replace(make_stream("fmri"), ids=torch.tensor([[2, 2, 0, 2, 2]] * 2))
     with pytest.raises(ValueError, match=r"1 of 5 fMRI parcels of window 0 are unknown"):
         who(stream)
-    somewhere = torch.tensor([[20.0, -30.0, 10.0]]).expand(2, 5, 3) * (stream.ids == 0)[..., None]
-    assert who(dataclasses.replace(stream, positions=somewhere)).isfinite().all()
+    somewhere = torch.where((stream.ids == 0)[..., None], torch.tensor([20.0, -30.0, 10.0]), torch.nan)
+    found = who(dataclasses.replace(stream, positions=somewhere))
+    assert found.isfinite().all()
+    found.sum().backward() if found.requires_grad else None
+    assert all(p.grad is None or p.grad.isfinite().all() for p in who.parameters())
