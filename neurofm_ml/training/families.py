@@ -1,6 +1,7 @@
 """What a family of models brings to pretraining: what it reads, how it is built, what it is trained for, what it claims."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ class Family:
     loss        config -> loss function for `fit`
     batches     (config, vocabulary, shards, scaler) -> endless batches; default: every dataset drawn equally often
     checks      claims about a run, beside those of the loop
+    beside      (config, model) -> context in which the model is trained with more than it is published with
     """
 
     modalities: tuple[str, ...]
@@ -35,6 +37,7 @@ class Family:
     loss: Callable[[Any], LossFunction]
     batches: Callable[[Any, Vocabulary, Sequence[Path], Scaler], ResumableIterable] | None = None
     checks: Callable[[History], tuple[Check, ...]] = lambda history: ()
+    beside: Callable[[Any, nn.Module], AbstractContextManager[None]] = lambda cfg, model: nullcontext()
 
     def read(self, cfg: Any, vocabulary: Vocabulary, shards: Sequence[Path], scaler: Scaler) -> ResumableIterable:
         """Endless batches of the training windows that hold something to read."""

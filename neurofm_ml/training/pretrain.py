@@ -15,6 +15,7 @@ from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import load_scaler
 from neurofm_ml.presets import READ
 from neurofm_ml.training import eegnet, meg_transformer, neurofmx  # noqa: F401 (each adds itself to FAMILIES)
+from neurofm_ml.training.curriculum import Curriculum
 from neurofm_ml.training.families import FAMILIES
 from neurofm_ml.training.loop import fit
 from neurofm_ml.training.problems import provenance
@@ -36,8 +37,10 @@ def pretrain(name: str, cfg: Any, shards: Sequence[Path], scaler: Sequence[Path]
     torch.manual_seed(cfg.seed)
     model: Any = family.build(cfg, vocabulary, paths, scales)
     batches = family.read(cfg, vocabulary, paths, scales)
-    made_from = provenance(paths)
-    history = fit(model, batches, family.loss(cfg), cfg.train, out, seed=cfg.seed, provenance=made_from, description=f"pretrain {name}")
+    how: dict[str, Any] = {"seed": cfg.seed, "provenance": provenance(paths), "description": f"pretrain {name}"}
+    with family.beside(cfg, model):
+        observe = batches.observe if isinstance(batches, Curriculum) else None
+        history = fit(model, batches, family.loss(cfg), cfg.train, out, observe=observe, **how)
     if gang.rank() == 0:
         save_model(out, model)
         shutil.rmtree(out / "checkpoints")  # the finished weights stand beside them

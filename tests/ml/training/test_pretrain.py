@@ -20,8 +20,8 @@ from neurofm_ml.knowledge.files import raw_files
 from neurofm_ml.presets import IngestConfig, ScalerConfig, ShardsConfig
 from neurofm_ml.training import pretrain as module
 from neurofm_ml.training.checkpoints import latest_checkpoint
-from neurofm_ml.training.neurofmx import sampling_weights
 from neurofm_ml.training.pretrain import pretrain
+from neurofm_ml.training.sampling import sampling_weights
 
 TINY = patch(
     presets.pretrain("tiny"), {"train": {"steps": 2, "batch_size": 2}, "model": {"d_model": 16, "n_heads": 2, "d_state": 4, "n_layers": 1}}
