@@ -86,6 +86,7 @@ def _tuner(cfg: SearchConfig, trainable: Any, settings: Sequence[search.Setting]
             num_samples=len(points),
             search_alg=BasicVariantGenerator(points_to_evaluate=points),
             scheduler=_scheduler(cfg),
+            reuse_actors=True,  # a process imports torch once, not once per trial
         ),
         run_config=tune.RunConfig(name="ray", storage_path=str(out), verbose=0),
     )

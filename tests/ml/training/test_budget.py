@@ -63,7 +63,7 @@ def test_activations_are_about_those_that_are_kept(make_batch, vocabulary, chang
 
 
 def test_parameters_are_counted_without_memory(vocabulary):
-    spikes = dataclasses.replace(vocabulary, channels={"spikes": vocabulary.channels["spikes"]})
+    spikes = dataclasses.replace(vocabulary, channels={"spikes": vocabulary.channels["spikes"]}, modalities=())
     assert parameters(TINY.model, 5) == sum(p.numel() for p in NeuroFMx(TINY.model, spikes).parameters())
     assert 400e6 < parameters(presets.neurofmx("large")) < 600e6
 
