@@ -45,7 +45,7 @@ class NeuroFMx(nn.Module):
         self.beside = GridFusion(d, cfg.n_heads, cfg.context, causal=False)
         self.side = nn.ModuleDict({m: Projection(d, cfg.d_shared) for m in known if m not in NEURAL})
         self.forecast = ForecastHead(d)
-        self.domains = nn.ModuleDict({name: DomainHead(d, len(classes)) for name, classes in getattr(vocabulary, "domains", {}).items()})
+        self.domains = nn.ModuleDict({name: DomainHead(d, len(classes)) for name, classes in vocabulary.domains.items()})
 
     def forward(
         self,

@@ -77,8 +77,9 @@ class Stream:
             values = self.session.new_zeros(b, n, self.session.shape[2])
             mask = torch.zeros(b, n, dtype=torch.bool, device=device)
         values = values + self.session
+        gaps = None if bool(mask.all()) else mask
         for i, block in enumerate(self.blocks if n else ()):
-            values, self.states[i] = block.advance(values, self.states[i], mask)
+            values, self.states[i] = block.advance(values, self.states[i], gaps)
         return self.norm(values), mask
 
 
