@@ -4,6 +4,7 @@ from typing import Literal
 
 from neurofm_ml.config import config, patch
 from neurofm_ml.presets.base import positive
+from neurofm_ml.presets.search import one_process
 from neurofm_ml.presets.training import PretrainConfig, pretrain
 
 
@@ -23,6 +24,7 @@ class ScalingConfig:
 
     def __post_init__(self) -> None:
         positive(self, "n_boot", "validation_batches")
+        one_process(self, self.base)
         if len(set(self.widths)) < 3:
             raise ValueError(f"ScalingConfig.widths is {self.widths}; a law needs three or more different ones.")
         if len(set(self.seeds)) < 2:
@@ -31,6 +33,6 @@ class ScalingConfig:
 
 def scaling(size: str) -> ScalingConfig:
     """A quarter, half and all of the width of a size, each trained as that size is, for decoding alone."""
-    base = patch(pretrain(size), {"objectives": {"behaviour": 1.0, "masked": 0.0}})
+    base = patch(pretrain(size), {"objectives": {"behaviour": 1.0, "masked": 0.0}, "train": {"strategy": "single"}})
     d_model = base.model.d_model
     return ScalingConfig(size=size, base=base, widths=(d_model // 4, d_model // 2, d_model))  # type: ignore[arg-type]

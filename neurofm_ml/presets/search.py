@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from neurofm_ml.config import config
+from neurofm_ml.config import config, patch
 from neurofm_ml.presets.base import positive
 from neurofm_ml.presets.training import PretrainConfig, pretrain
 
@@ -57,10 +57,20 @@ class SearchConfig:
             raise ValueError(f"SearchConfig.reduction is {self.reduction}; it must be 2 or more: the best 1 / reduction go on.")
         if not self.space:
             raise ValueError("SearchConfig.space is empty; name at least one leaf.")
+        one_process(self, self.base)
         if self.base.train.steps < self.n_rungs:
             raise ValueError(f"SearchConfig.n_rungs is {self.n_rungs}; it must not exceed base.train.steps = {self.base.train.steps}.")
 
 
+def one_process(owner: object, base: PretrainConfig) -> None:
+    """Refuse runs that need several processes each."""
+    if base.train.strategy != "single":
+        raise ValueError(
+            f'{type(owner).__name__}.base.train.strategy is {base.train.strategy!r}; it must be "single": every run has one process.'
+        )
+
+
 def search(size: str, seed: int = 0) -> SearchConfig:
     """A search at one size; what it finds patches `pretrain(size)`."""
-    return SearchConfig(seed=seed, size=size, base=pretrain(size, seed))  # type: ignore[arg-type]
+    base = patch(pretrain(size, seed), {"train": {"strategy": "single"}})
+    return SearchConfig(seed=seed, size=size, base=base)  # type: ignore[arg-type]

@@ -124,6 +124,7 @@ def test_drawing_keeps_to_the_space_and_to_the_seed():
         ({"space": [{"name": "train.lr", "values": [-1.0]}]}, "TrainConfig.lr is -1.0; it must be positive"),
         ({"space": []}, "name at least one leaf"),
         ({"reduction": 1}, "it must be 2 or more"),
+        ({"base": {"train": {"strategy": "ddp"}}}, 'it must be "single": every run has one process'),
         ({"method": "pbt"}, r'needs Ray; pip install "ray\[tune\]"'),
         ({"n_rungs": 100}, "must not exceed base.train.steps"),
     ],
