@@ -24,10 +24,9 @@ class TrainConfig:
     """The one training loop: budget, optimiser, precision, strategy, checkpoints.
 
     `batch_size` is per process and micro-batch; `warmup` and `ema` are shares: of the steps, and of the
-    old average kept at each update. Logged values are means over `log_every` steps. Strategies: every process holds
-    the whole model ("ddp"), or a share of its weights, gradients and optimiser ("fsdp", and "deepspeed": ZeRO-3, on
-    GPUs only). With `activation_checkpointing` the backward pass computes each block of the model again instead of
-    keeping what is inside it.
+    old average kept at each update. Logged values are means over `log_every` steps. Of several processes each holds the
+    whole model ("ddp") or a share of its weights, gradients and optimiser ("fsdp"). With `activation_checkpointing` the
+    backward pass computes each block of the model again instead of keeping what is inside it.
     """
 
     steps: int = 600
@@ -39,7 +38,7 @@ class TrainConfig:
     ema: float = 0.98
     accumulate: int = 1
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    strategy: Literal["single", "ddp", "fsdp", "deepspeed"] = "single"
+    strategy: Literal["single", "ddp", "fsdp"] = "single"
     fsdp: FsdpConfig = FsdpConfig()
     activation_checkpointing: bool = False
     compile: bool = False

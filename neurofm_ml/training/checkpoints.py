@@ -8,6 +8,7 @@
 A checkpoint is written beside its place and renamed into it, so a process killed at any moment
 leaves the old ones as they were. No file is unpickled. The learning rate and all randomness are
 pure functions of the step and the seed (see ``schedule`` and ``loop``), so the step stands for them.
+Tensors are whole (see ``sharding``): a run of two processes goes on with one that accumulates twice as much.
 """
 
 import json
@@ -22,7 +23,9 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from neurofm_ml.config import to_dict
 from neurofm_ml.files import sha256, write_json
+from neurofm_ml.presets import TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +83,23 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
     return None
 
 
+def identity(cfg: TrainConfig, seed: int, world: int) -> dict[str, Any]:
+    """What makes a run that run. How its micro-batches are laid out on `world` processes does not."""
+    layout = ("strategy", "fsdp", "activation_checkpointing", "compile", "accumulate", "keep")
+    kept = {name: value for name, value in to_dict(cfg).items() if name not in layout}
+    return {"seed": seed, **kept, "accumulate x processes": cfg.accumulate * world}
+
+
+def refuse_other_run(checkpoint: Checkpoint, own: Mapping[str, Any], out: Path) -> None:
+    """Raise ValueError listing everything this run has otherwise than the checkpoint it would resume."""
+    was = checkpoint.state["config"]
+    changed = [f"{name} was {was.get(name)!r}, is {value!r}" for name, value in own.items() if was.get(name) != value]
+    if changed:
+        raise ValueError(
+            f"{out} holds a checkpoint of another run ({'; '.join(changed)}); choose another folder or delete its checkpoints."
+        )
+
+
 def save_weights(folder: Path, weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
     """Finished weights: ``model.safetensors``, and ``model.json`` with `description` (family, config, vocabulary...).
 
@@ -105,9 +125,10 @@ def load_weights(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _verify(path: Path) -> None:
     manifest = _read_json(path / "manifest.json", "the checkpoint is incomplete")
     expected = {*(f"{name}.safetensors" for name in TENSORS), "state.json"}
-    if set(manifest.get("files", ())) != expected:
+    files = manifest.get("files")
+    if not isinstance(files, dict) or set(files) != expected or not all(isinstance(entry, dict) for entry in files.values()):
         raise ValueError(f"Checkpoint refused: {path / 'manifest.json'} does not list {', '.join(sorted(expected))}.")
-    for name, entry in manifest["files"].items():
+    for name, entry in files.items():
         file = path / name
         size = file.stat().st_size if file.exists() else 0
         if size != entry.get("bytes"):
@@ -118,11 +139,12 @@ def _verify(path: Path) -> None:
 
 def _read_json(path: Path, when_missing: str) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text()))
+        found = json.loads(path.read_text())
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist: {when_missing}.") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}): it was cut short or altered.") from None
+    return found if isinstance(found, dict) else {}
 
 
 def _steps(folder: Path) -> list[Path]:

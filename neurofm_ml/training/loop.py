@@ -1,10 +1,10 @@
 """The only training loop: any model, any loss, one optimiser, resumable at every update.
 
-Lightning Fabric brings devices, precision and strategy; this file decides what one update is, what
-is logged, and when a checkpoint is written. Everything random in update k of micro-batch m on rank r
-is a pure function of (seed, k, m, r): the global torch generator (dropout) and the generator handed
-to the loss (augmentation) are seeded anew each time, so a resumed run needs no saved random state
-and, on a CPU, ends in the same bits as one that was never interrupted.
+Lightning Fabric brings devices, precision and strategy (``strategies``); this file decides what one update is, what
+is logged, and when a checkpoint is written. Everything random in micro-batch m of update k, counted over all processes,
+is a pure function of (seed, k, m): the global torch generator (dropout) and the generator handed to the loss
+(augmentation) are seeded anew each time. So a resumed run needs no saved random state and, on a CPU, ends in the same
+bits as one that was never interrupted; and two processes do what one does with twice the micro-batches.
 """
 
 import logging
@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from neurofm_ml.artifacts import save_work
-from neurofm_ml.config import to_dict
 from neurofm_ml.presets import TrainConfig
-from neurofm_ml.training.checkpoints import Checkpoint, latest_checkpoint, save_checkpoint
+from neurofm_ml.training.checkpoints import Checkpoint, identity, latest_checkpoint, refuse_other_run, save_checkpoint
 from neurofm_ml.training.curves import Curves, MetricsLog, plot_curves, read_curves
 from neurofm_ml.training.ema import Ema
 from neurofm_ml.training.optimizer import pack_state, unpack_state
@@ -107,9 +106,10 @@ def fit(
 
     Writes ``checkpoints/``, ``metrics.csv`` and ``loss.png`` under `out`, and takes up there what an
     earlier call left; W&B follows where the environment asks for it (``tracking``). `validate` sees the averaged model
-    at every checkpoint, `observe` the step and the means at every logged one, on all processes alike. `provenance` (data versions, code version, git revision) is kept in the checkpoints. On SIGTERM
-    a checkpoint is written and `Preempted` raised. Raises ValueError when the loss stops being finite, or when `out`
-    holds the checkpoint of another run.
+    at every checkpoint, `observe` is told the step and the means at every logged one, both on all processes alike.
+    `provenance` (data versions, code version, git revision) is kept in the checkpoints. After SIGTERM the next logged
+    step ends in a checkpoint and `Preempted`. Raises ValueError when the loss stops being finite, or when `out` holds
+    the checkpoint of another run.
     """
     fabric = launched(cfg)
     devices = [fabric.device] if fabric.device.type == "cuda" else []
@@ -167,7 +167,7 @@ class _Run:
         self.engine, self.fabric, self.batches, self.loss, self.cfg, self.out = engine, engine.fabric, batches, loss, cfg, out
         self.ema = Ema(engine.model, cfg.ema)
         self.seed = seed
-        self.identity, self.provenance = _identity(cfg, seed, self.fabric.world_size), provenance
+        self.identity, self.provenance = identity(cfg, seed, self.fabric.world_size), provenance
         self.seconds = 0.0
         self.meter = GpuMeter(self.fabric.device, self.fabric.world_size)
         self.wandb_id: str | None = None
@@ -178,7 +178,7 @@ class _Run:
         found = latest_checkpoint(self.out / "checkpoints")
         if found is None:
             return 0
-        _refuse_other_run(found, self.identity, self.out)
+        refuse_other_run(found, self.identity, self.out)
         model = self.engine.model
         load_whole(model, found.ema)
         self.ema.restart()
@@ -217,7 +217,7 @@ class _Run:
                     found = self._validated(validate)
                     metrics.write(step, found)
                     tracker.write(step, found)
-                stopping = not due and self._agree(stop)
+                stopping = not due and any(gathered(self.fabric, stop()))
                 if due or stopping:
                     metrics.sync()
                     self.seconds = time.perf_counter() - began
@@ -278,10 +278,6 @@ class _Run:
         with torch.no_grad(), self.ema.swapped(), self.engine.usable() as model:
             return {f"validation/{name}": value for name, value in validate(model).items()}
 
-    def _agree(self, stop: Callable[[], bool]) -> bool:
-        """Whether any process was asked to stop."""
-        return any(gathered(self.fabric, stop()))
-
     def _save(self, step: int) -> None:
         chief, model = self.fabric.is_global_zero, self.engine.model
         weights, optimizer = whole(model.state_dict(), chief), whole(pack_state(self.engine.optimizer, model), chief)
@@ -297,20 +293,3 @@ class _Run:
             }
             save_checkpoint(self.out / "checkpoints", Checkpoint(step, weights, ema, optimizer, state), self.cfg.keep)
             save_work(self.out)
-
-
-def _identity(cfg: TrainConfig, seed: int, world: int) -> dict[str, Any]:
-    """What makes a run that run. How its micro-batches are laid out on processes does not."""
-    layout = ("strategy", "fsdp", "activation_checkpointing", "compile", "accumulate", "keep")
-    kept = {name: value for name, value in to_dict(cfg).items() if name not in layout}
-    return {"seed": seed, **kept, "accumulate x processes": cfg.accumulate * world}
-
-
-def _refuse_other_run(checkpoint: Checkpoint, identity: Mapping[str, Any], out: Path) -> None:
-    """Raise ValueError listing everything this run has otherwise than the checkpoint it would resume."""
-    was = checkpoint.state["config"]
-    changed = [f"{name} was {was.get(name)!r}, is {value!r}" for name, value in identity.items() if was.get(name) != value]
-    if changed:
-        raise ValueError(
-            f"{out} holds a checkpoint of another run ({'; '.join(changed)}); choose another folder or delete its checkpoints."
-        )

@@ -159,9 +159,7 @@ class Engine:
         self._objective = fabric.setup_module(objective)
         self.optimizer = adamw(self.model, cfg)
         self._stepper = cast("_FabricOptimizer", fabric.setup_optimizers(self.optimizer))
-        self._shared = objective if cfg.strategy == "fsdp" else None
-        if self._shared:
-            self._shared.unused = Unused()
+        self._unused = objective.unused = Unused() if cfg.strategy == "fsdp" else None
 
     def backward(self, loss: Callable[[Any], tuple[Tensor, Any]], micro: int, of: int) -> tuple[Tensor, Any]:
         """Add a share of 1 / `of` of a loss's gradient; processes exchange gradients on the last micro-batch only."""
@@ -174,8 +172,8 @@ class Engine:
         """Move the weights; gives the norm of the gradient before it was clipped."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        if self._shared and self._shared.unused:
-            self._shared.unused.clear(self.model, self.fabric)
+        if self._unused:
+            self._unused.clear(self.model, self.fabric)
         norm = self.fabric.clip_gradients(self._objective, self._stepper, max_norm=clip_norm, error_if_nonfinite=False)
         self._stepper.step()
         self.optimizer.zero_grad()
@@ -206,16 +204,13 @@ def prepared(model: nn.Module, cfg: TrainConfig) -> Iterator[None]:
             f"TrainConfig.activation_checkpointing is on, but {type(model).__name__} has no list of layers called `blocks` or "
             "`backbone` to compute again; switch it off."
         )
-    compiled = (blocks or [model]) if cfg.compile else []
-    again = blocks if cfg.activation_checkpointing else []
-    for block in again:
-        vars(block)["forward"] = functools.partial(checkpoint, block.forward, use_reentrant=False)
-    for part in compiled:
-        part.compile()
+    changed = (blocks or [model]) if cfg.compile else blocks if cfg.activation_checkpointing else []
+    for part in changed:
+        forward = torch.compile(part.forward) if cfg.compile else part.forward
+        # Outside of what is compiled, since a compiler does not look into a checkpoint that it does not see called.
+        vars(part)["forward"] = functools.partial(checkpoint, forward, use_reentrant=False) if cfg.activation_checkpointing else forward
     try:
         yield
     finally:
-        for block in again:
-            del vars(block)["forward"]
-        for part in compiled:
-            part._compiled_call_impl = None
+        for part in changed:
+            del vars(part)["forward"]

@@ -153,13 +153,14 @@ def test_two_processes_train_and_adapt_what_one_does(inputs: dict[str, tuple[str
     cfg = patch(
         presets.pretrain("tiny"), {"train": train, "model": SMALL, "augment": PLAIN, "objectives": {"behaviour": 1.0, "masked": 0.0}}
     )
-    one = run(spec_of("pretrain", cfg, tmp_path / "one", **inputs))
-    halves = patch(cfg, {"train": {"batch_size": 2, "strategy": "ddp"}})
-    two = run_by_two(spec_of("pretrain", halves, tmp_path / "two", **inputs), tmp_path)
-    curves = [read_curves(Path(result.path) / "metrics.csv") for result in (one, two)]
-    for name in ("loss", "grad_norm"):
-        np.testing.assert_allclose(curves[1][name][1], curves[0][name][1], rtol=1e-5)
-    assert two.artifacts.keys() == one.artifacts.keys()
+    one = run(spec_of("pretrain_neurofmx", cfg, tmp_path / "one", **inputs))
+    for strategy in ("ddp", "fsdp"):
+        halves = patch(cfg, {"train": {"batch_size": 2, "strategy": strategy}})
+        two = run_by_two(spec_of("pretrain_neurofmx", halves, tmp_path / strategy, **inputs), tmp_path)
+        curves = [read_curves(Path(result.path) / "metrics.csv") for result in (one, two)]
+        for name in ("loss", "grad_norm"):
+            np.testing.assert_allclose(curves[1][name][1], curves[0][name][1], rtol=1e-5)
+        assert two.artifacts.keys() == one.artifacts.keys()
 
     adapted = patch(presets.adapt("tiny"), {"train": {"steps": 2, "batch_size": 2}})
     found = [

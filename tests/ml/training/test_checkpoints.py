@@ -1,5 +1,6 @@
 """Checkpoints: whole or refused, by name, whatever was done to them."""
 
+import functools
 import json
 import os
 from collections.abc import Callable
@@ -75,7 +76,10 @@ DAMAGE: list[tuple[str, Callable[[Path], None], str]] = [
     *((name, Path.unlink, f"{name} has 0 bytes") for name in FILES),
     ("manifest.json", cut, "manifest.json is not valid JSON .*cut short or altered"),
     ("manifest.json", Path.unlink, "manifest.json does not exist: the checkpoint is incomplete"),
-    ("manifest.json", lambda path: path.write_text('{"files": {}}'), "manifest.json does not list ema.safetensors, "),
+    *(
+        ("manifest.json", functools.partial(Path.write_text, data=content), "manifest.json does not list ema.safetensors, ")
+        for content in ('{"files": {}}', "[]", "3", '{"files": 3}', json.dumps({"files": dict.fromkeys(FILES, 3)}))
+    ),
 ]
 
 
@@ -96,18 +100,30 @@ def test_a_damaged_checkpoint_is_refused_and_the_previous_one_used(
     assert same(load_checkpoint(newest).weights, checkpoint(2).weights)
 
 
-def test_any_flipped_byte_of_the_manifest_is_refused_or_changes_nothing(tmp_path: Path) -> None:
+def refused(path: Path, file: Path, content: bytes) -> bool:
+    """Whether a checkpoint is refused with other `content` of one of its files; what is not refused must be what was saved."""
+    file.write_bytes(content)
+    try:
+        loaded = load_checkpoint(path)
+    except ValueError:
+        return True
+    assert all(same(getattr(loaded, name), getattr(checkpoint(1), name)) for name in ("weights", "ema", "optimizer"))
+    assert (loaded.step, loaded.state) == (1, {"seed": 7})
+    return False
+
+
+@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
+def test_any_flipped_byte_and_any_cut_is_refused_or_changes_nothing(name: str, tmp_path: Path) -> None:
+    """Every byte: the lengths, names, shapes and values of tensors, the words of the JSON."""
     path = save_checkpoint(tmp_path, checkpoint(1), keep=1)
-    manifest = path / "manifest.json"
-    content = manifest.read_bytes()
-    refused = 0
-    for i in range(len(content)):
-        manifest.write_bytes(content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :])
-        try:
-            assert same(load_checkpoint(path).weights, checkpoint(1).weights)
-        except ValueError:
-            refused += 1
-    assert refused > 0.8 * len(content)  # the rest is white space and the schema version
+    file = path / name
+    content = file.read_bytes()
+    flips = [refused(path, file, content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :]) for i in range(len(content))]
+    cuts = [refused(path, file, content[:i]) for i in range(len(content))]
+    # White space and the schema version of the manifest carry nothing.
+    assert all([*flips, *cuts]) if name != "manifest.json" else sum(flips) > 0.8 * len(flips) and sum(cuts) > 0.99 * len(cuts)
+    file.write_bytes(content)
+    assert not refused(path, file, content)
 
 
 # ---------------------------------------------------------------- finished weights

@@ -1,6 +1,7 @@
 """Two processes against one, whatever they share: losses, weights, averages, checkpoints."""
 
 import math
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from toy_training import ToyBatches, block_model, encoded, in_two_processes, noi
 
 from neurofm_ml.config import patch
 from neurofm_ml.presets import TrainConfig
+from neurofm_ml.training import tracking
 from neurofm_ml.training.checkpoints import load_checkpoint, load_weights, save_weights
 from neurofm_ml.training.curves import read_curves
 from neurofm_ml.training.loop import fit
@@ -58,8 +60,25 @@ def stopped(out: Path, changes: Mapping[str, Any], until: int) -> None:
         train(out, changes, until)
 
 
+class Recorder:
+    """A run at W&B that only notes which steps it was told of."""
+
+    id = "toy"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        with self.path.open("a") as file:
+            file.write(f"{step}\n")
+
+    def finish(self, exit_code: int) -> None: ...
+
+
 def begin(out: Path) -> None:
     """Everything that two processes do, in one go: starting them takes longer than the trainings."""
+    os.environ["NEUROFM_WANDB_PROJECT"] = "toy"
+    tracking._start = lambda project, out, config, run_id: Recorder(out / f"tracked-by-{os.environ['RANK']}")
     for name, changes in SHARED.items():
         train(out / name, changes)
     for name in ("ddp", "fsdp"):
@@ -131,6 +150,13 @@ def test_all_processes_observe_the_same_means(runs: Path) -> None:
         assert [step for step, _ in first] == list(range(1, 13))
 
 
+@pytest.mark.parametrize("name", SHARED)
+def test_only_the_first_process_is_tracked(name: str, runs: Path) -> None:
+    (tracked,) = (runs / name).glob("tracked-by-*")
+    assert tracked.name == "tracked-by-0"
+    assert sorted({int(line) for line in tracked.read_text().splitlines()}) == list(range(1, 13))
+
+
 @pytest.mark.parametrize("name", ["ddp-bfloat16", "fsdp-bfloat16"])
 def test_half_precision_is_near_and_keeps_whole_weights(name: str, runs: Path) -> None:
     losses = {run: read_curves(runs / run / "metrics.csv")["loss"][1] for run in (name, "one-bfloat16", "one")}
@@ -193,6 +219,7 @@ def test_what_has_no_blocks_cannot_be_computed_again(tmp_path: Path) -> None:
 def test_compiled_blocks_give_the_same_losses(changes: dict[str, Any], tmp_path: Path) -> None:
     from torch._dynamo.utils import counters
 
+    torch.compiler.reset()
     counters.clear()
     models = {compiled: block_model(dropout=0.0) for compiled in (False, True)}
     losses = [
@@ -203,4 +230,4 @@ def test_compiled_blocks_give_the_same_losses(changes: dict[str, Any], tmp_path:
     ]
     assert counters["stats"]["unique_graphs"] > 0
     np.testing.assert_allclose(*losses, rtol=1e-4)
-    assert all(block._compiled_call_impl is None for block in models[True].blocks)
+    assert not any("forward" in vars(block) for block in models[True].blocks)
