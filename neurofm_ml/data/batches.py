@@ -20,7 +20,7 @@ from neurofm_ml.data.domains import Domains
 from neurofm_ml.data.events import event_modality, events
 from neurofm_ml.data.labels import Labels, classes_of
 from neurofm_ml.data.recordings import load_card
-from neurofm_ml.data.scaler import Scaler
+from neurofm_ml.data.scaler import Scaler, standardised
 from neurofm_ml.data.shards import read_index
 from neurofm_ml.data.windows import read_channels
 from neurofm_ml.knowledge.cards import DatasetCard, TaskSpec
@@ -135,9 +135,6 @@ def _width(card: DatasetCard, task: TaskSpec, table: Mapping[str, Any]) -> int:
     return widths.pop()
 
 
-#: Deviations.
-SPIKE_LIMIT = 3.0
-
 #: Modalities whose channels are known by their position, where they have one.
 PLACED = ("lfp", "eeg", "meg", "ecog", "ieeg", "fmri")
 
@@ -158,19 +155,6 @@ def readable(shards: Path, modalities: Collection[str] = READ) -> dict[str, list
     index = read_index(shards)
     holds = np.any([index.sizes(name) >= 0 for name in neural_signals(load_card(shards), modalities)], axis=0)
     return {} if holds.all() else {"key": [index.key(int(row)) for row in np.flatnonzero(holds)]}
-
-
-def standardised(values: Array, modality: str, mean: Array, std: Array) -> Array:
-    """z-scores (T, C) as models read them.
-
-    Spike counts are square-rooted first, as the scaler was, and held within +- SPIKE_LIMIT: a unit
-    that fires once in a hundred bins would else speak louder than the whole population.
-    """
-    if modality != "spikes":
-        return (values - mean) / std
-    # Without a dtype, numpy takes the root of one-byte counts in half precision.
-    z: Array = ((np.sqrt(values, dtype=np.float32) - mean) / std).clip(-SPIKE_LIMIT, SPIKE_LIMIT)
-    return z
 
 
 class Collate:

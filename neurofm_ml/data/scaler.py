@@ -21,6 +21,8 @@ from neurofm_ml.types import Array, Check, Report
 Key = tuple[str, str, str]
 #: A deviation below this share of the mean is the rounding of a constant.
 CONSTANT = 1e-7
+#: Deviations that spike counts are held within.
+SPIKE_LIMIT = 3.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,19 @@ class Scaler:
                 "training window; run fit_scaler for its modality with this dataset's shards."
             )
         return self.table[key]
+
+
+def standardised(values: Array, modality: str, mean: Array, std: Array) -> Array:
+    """z-scores (T, C) as models read them.
+
+    Spike counts are square-rooted first, as the scaler was, and held within +- SPIKE_LIMIT: a unit
+    that fires once in a hundred bins would else speak louder than the whole population.
+    """
+    if modality != "spikes":
+        return (values - mean) / std
+    # Without a dtype, numpy takes the root of one-byte counts in half precision.
+    z: Array = ((np.sqrt(values, dtype=np.float32) - mean) / std).clip(-SPIKE_LIMIT, SPIKE_LIMIT)
+    return z
 
 
 def load_scaler(artifacts: Iterable[Path]) -> Scaler:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from neurofm_ml.config import to_dict
-from neurofm_ml.data.batches import SPIKE_LIMIT
+from neurofm_ml.data.scaler import SPIKE_LIMIT
 from neurofm_ml.files import write_json
 from neurofm_ml.presets import OnnxConfig
 from neurofm_ml.tokenizers import SpikeTokenizer

@@ -15,8 +15,7 @@ from typing import cast
 import numpy as np
 import torch
 
-from neurofm_ml.data.batches import standardised
-from neurofm_ml.data.scaler import Scaler
+from neurofm_ml.data.scaler import Scaler, standardised
 from neurofm_ml.data.windows import load_block
 from neurofm_ml.knowledge.cards import TaskSpec
 from neurofm_ml.models import NeuroFMx

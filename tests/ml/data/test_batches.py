@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from neurofm_ml.config import to_dict
-from neurofm_ml.data.batches import SPIKE_LIMIT, Collate, Vocabulary, build_vocabulary, neural_signals, side_signals, standardised
-from neurofm_ml.data.scaler import Scaler
+from neurofm_ml.data.batches import Collate, Vocabulary, build_vocabulary, neural_signals, side_signals
+from neurofm_ml.data.scaler import SPIKE_LIMIT, Scaler, standardised
 from neurofm_ml.knowledge.cards import DatasetCard, IntervalSpec, SignalSpec, TaskSpec
 from neurofm_ml.types import Batch
 

@@ -9,7 +9,8 @@ import torch
 
 from neurofm_ml import presets
 from neurofm_ml.config import patch
-from neurofm_ml.data.batches import build_vocabulary, standardised
+from neurofm_ml.data.batches import build_vocabulary
+from neurofm_ml.data.scaler import standardised
 from neurofm_ml.data.windows import load_block
 from neurofm_ml.models import NeuroFMx
 from neurofm_ml.training.problems import target_scale
