@@ -30,10 +30,14 @@ class PatchTokenizer(Tokenizer):
         return patches
 
     def embed(self, patches: Tensor, who: Tensor, stream: StreamBatch) -> Tensor:
-        # Channels are added up before they are filtered: the same sum, without a (B, P, C, D) in memory.
-        mixed = torch.einsum("bpcs,bcd->bpsd", self.features(patches, stream), who)
-        filtered = (mixed * self.filters.weight.T).sum(2) + self.filters.bias * who.sum(1, keepdim=True)
+        filtered = self.filtered(self.features(patches, stream), who)
         return self.out(filtered + self.step(stream.dt.log()[:, None])[:, None])
+
+    def filtered(self, features: Tensor, who: Tensor) -> Tensor:
+        """features (B, P, C, F), who (B, C, D) -> (B, P, D), the filters of every channel weighted by who it is."""
+        # Channels are added up before they are filtered: the same sum, without a (B, P, C, D) in memory.
+        mixed = torch.einsum("bpcs,bcd->bpsd", features, who)
+        return (mixed * self.filters.weight.T).sum(2) + self.filters.bias * who.sum(1, keepdim=True)
 
 
 @TOKENIZERS.register("eeg")
@@ -70,6 +74,10 @@ class ConvolutionTokenizer(PatchTokenizer):
     def features(self, patches: Tensor, stream: StreamBatch) -> Tensor:
         found = self.convolve(patches.flatten(0, 2)[:, None]).flatten(1)
         return torch.cat([patches, found.unflatten(0, patches.shape[:3])], -1)
+
+    def filtered(self, features: Tensor, who: Tensor) -> Tensor:
+        # Here channels are few and features many.
+        return (self.filters(features) * who[:, None]).sum(2)
 
 
 @TOKENIZERS.register("emg")
