@@ -12,20 +12,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from neurofm_ml.config import patch, to_dict
+from neurofm_ml.config import patch
 from neurofm_ml.data.batches import Collate, Vocabulary, build_vocabulary, readable
 from neurofm_ml.data.loader import Loader
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler, load_scaler
 from neurofm_ml.presets import PretrainConfig
 from neurofm_ml.training import neurofmx  # noqa: F401 (adds itself to FAMILIES)
-from neurofm_ml.training.checkpoints import latest_checkpoint, save_checkpoint
+from neurofm_ml.training.checkpoints import identity, latest_checkpoint, save_checkpoint
+from neurofm_ml.training.curriculum import Curriculum
 from neurofm_ml.training.curves import read_curves
 from neurofm_ml.training.families import FAMILIES
 from neurofm_ml.training.loop import ResumableIterable, Validation, fit
 
-#: What training adds to its windows, and validation does not.
-PLAIN = {"augment": {"modality_dropout": 0.0, "unit_dropout": 0.0, "noise": 0.0, "drift": 0.0}}
+#: What training has and validation has not: augmentation, learned weights, stages.
+PLAIN = {"augment": {"modality_dropout": 0.0, "unit_dropout": 0.0, "noise": 0.0, "drift": 0.0}, "weighting": "fixed", "curriculum": []}
 JUDGED = "validation/loss"
 
 
@@ -58,15 +59,17 @@ class Pretraining:
         if (known := judged_at(folder, until)) is not None:
             return known
         cfg, scaler = self.config(changes), load_scaler(self.scaler)
-        vocabulary = build_vocabulary(self.shards)
-        family = FAMILIES["neurofmx"]
+        vocabulary, family = build_vocabulary(self.shards), FAMILIES["neurofmx"]
         torch.manual_seed(cfg.seed)
-        model = family.build(cfg, vocabulary, self.shards, scaler)
+        model: Any = family.build(cfg, vocabulary, self.shards, scaler)
         found = latest_checkpoint(folder / "checkpoints")
-        batches = Ending(family.read(cfg, vocabulary, self.shards, scaler), (until - (found.step if found else 0)) * cfg.train.accumulate)
-        validate = self._validation(vocabulary, scaler)
+        left = until - (found.step if found else 0)
+        batches = family.read(cfg, vocabulary, self.shards, scaler)
+        observe = batches.observe if isinstance(batches, Curriculum) else None
+        how: dict[str, Any] = {"seed": cfg.seed, "validate": self._validation(model.vocabulary, scaler), "description": folder.name}
         try:
-            fit(model, batches, family.loss(cfg), cfg.train, folder, seed=cfg.seed, validate=validate, description=folder.name)
+            with family.beside(cfg, model):
+                fit(model, Ending(batches, left * cfg.train.accumulate), family.loss(cfg), cfg.train, folder, observe=observe, **how)
         except Ended:
             pass
         except ValueError as error:
@@ -80,12 +83,12 @@ class Pretraining:
     def inherit(self, changes: Mapping[str, Any], folder: Path, parent: Path) -> None:
         found, cfg = latest_checkpoint(parent / "checkpoints"), self.config(changes)
         assert found is not None, f"{parent} holds no checkpoint"
-        mine = {**found.state, "config": {"seed": cfg.seed, **to_dict(cfg.train)}}
+        mine = {**found.state, "config": identity(cfg.train, cfg.seed, world=1)}
         save_checkpoint(folder / "checkpoints", replace(found, state=mine), keep=1)
         shutil.copy(parent / "metrics.csv", folder)
 
     def _validation(self, vocabulary: Vocabulary, scaler: Scaler) -> Validation:
-        loss, collate = FAMILIES["neurofmx"].loss(patch(self.base, PLAIN)), Collate(self.shards, vocabulary, scaler)
+        loss, collate = FAMILIES["neurofmx"].loss(patch(self.base, PLAIN)), Collate(self.shards, vocabulary, scaler, side=True)
         loaders = validation_loaders(self.shards, collate, self.base.train.batch_size, self.validation_batches)
 
         def validate(model: Any) -> dict[str, float]:
