@@ -83,7 +83,7 @@ def loss(cfg: PretrainConfig) -> Loss:
 
 def _check_objectives(cfg: PretrainConfig, shards: Sequence[Path]) -> None:
     """Refuse datasets that no objective could learn from."""
-    idle = [card.name for card in map(load_card, shards) if not card.tasks]
+    idle = [card.name for card in map(load_card, shards) if not card.series_tasks]
     for stage in _stages(cfg):
         if idle and {name for name, weight in stage.objectives.items() if weight} == {"behaviour"}:
             raise ValueError(

@@ -63,7 +63,7 @@ def _sources_of(path: Path, stage: StageConfig) -> list[Source]:
         rows = np.flatnonzero(each.any(0) if stage.kind == "multimodal" else each.all(0))
         if len(rows):
             named = tuple(keys[row] for row in rows)
-            found.append(Source(path, card.name, bool(card.tasks), modalities, neural_signals(card, modalities), named))
+            found.append(Source(path, card.name, bool(card.series_tasks), modalities, neural_signals(card, modalities), named))
     return found
 
 
@@ -105,7 +105,7 @@ def dataset_weights(labelled: Mapping[str, bool], labelled_share: float) -> dict
 
 def sampling_weights(shards: Sequence[Path], labelled_share: float) -> dict[str, float]:
     """`dataset_weights` of some shards artifacts."""
-    return dataset_weights({card.name: bool(card.tasks) for card in map(load_card, shards)}, labelled_share)
+    return dataset_weights({card.name: bool(card.series_tasks) for card in map(load_card, shards)}, labelled_share)
 
 
 def mixture(
