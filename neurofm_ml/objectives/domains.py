@@ -20,7 +20,8 @@ class Judged(Protocol):
 @OBJECTIVES.register("domains")
 def domains(predicted: Judged, truth: Truth) -> Tensor:
     """Cross-entropy of the discriminator over windows of a known class (Ganin and Lempitsky 2015): it learns to tell
-    domains apart, and through the reversal the latents learn to hide them."""
+    domains apart, and through the reversal the latents learn to hide them. It is one player of two: other objectives have
+    to say what the latents are for."""
     losses = []
     for name, classes in truth.domains.items():
         known = classes >= 0

@@ -48,6 +48,11 @@ def objectives(**weights: float):
     return lambda: patch(presets.pretrain("tiny"), {"objectives": weights})
 
 
+def stages(stages: int = 1, **changes):
+    stage = {"kind": "multimodal", "objectives": {"masked": 1.0}, **changes}
+    return lambda: patch(presets.pretrain("tiny"), {"curriculum": [stage] * stages})
+
+
 WRONG = [
     (lambda: NeuroFMxConfig(d_model=0), r"NeuroFMxConfig\.d_model is 0; it must be positive"),
     (lambda: NeuroFMxConfig(dropout=1.0), r"NeuroFMxConfig\.dropout is 1\.0; it must lie in \[0, 1\)"),
@@ -65,6 +70,17 @@ WRONG = [
     (lambda: QualityConfig(dataset="d", max_flat_fraction=2), r"QualityConfig\.max_flat_fraction is 2"),
     (lambda: ScoreConfig(seed=0, size="tiny", n_boot=0), r"ScoreConfig\.n_boot is 0"),
     (lambda: OnnxConfig(tolerance=0), r"OnnxConfig\.tolerance is 0"),
+    (lambda: AugmentConfig(channel_mask=1.0), r"AugmentConfig\.channel_mask is 1\.0; it must lie in \[0, 1\)"),
+    (lambda: AugmentConfig(mask_s=0.0), r"AugmentConfig\.mask_s is 0\.0; it must be positive"),
+    (lambda: AugmentConfig(time_shift_s=-1.0), r"AugmentConfig\.time_shift_s is -1\.0; it must not be negative"),
+    (stages(kind="unimodal"), r"StageConfig\.fusion is 'early' in a unimodal stage; it is \"none\" where there is one modality"),
+    (stages(fusion="none"), r"StageConfig\.fusion is 'none' in a multimodal stage"),
+    (stages(pairs=[["eeg", "meg"]]), r"StageConfig\.pairs belong to a pairwise stage"),
+    (stages(kind="pairwise", pairs=[["eeg", "eye"]]), r"a stage names eye; models read spikes"),
+    (stages(objectives={"masked": 0.0}), r"StageConfig\.objectives is .*one must be positive"),
+    (stages(patience=0), r"StageConfig\.patience is 0; it must be positive"),
+    (stages(stages=2), r"stage 1 of 2 never ends; give it steps or patience"),
+    (stages(stages=3, steps=400), r"the first 2 stages take 800 updates and training has 800; the last is never reached"),
     (objectives(behaviour=-1.0), r"PretrainConfig\.objectives is .*; weights must not be negative, and one must be positive"),
     (objectives(behaviour=0.0, masked=0.0), r"PretrainConfig\.objectives is .*one must be positive"),
     (lambda: from_dict(PretrainConfig, {**to_dict(presets.pretrain("tiny")), "size": "huge"}), r"PretrainConfig\.size is 'huge'; allowed: 'tiny'"),
@@ -75,6 +91,14 @@ WRONG = [
 def test_values_that_would_fail_later_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("size", presets.SIZES)
+def test_the_default_curriculum_fits_every_size(size):
+    cfg = presets.pretrain(size)
+    cfg = patch(cfg, {"curriculum": [to_dict(stage) for stage in presets.curriculum(cfg.train.steps)]})
+    assert [stage.kind for stage in cfg.curriculum] == ["unimodal", "pairwise", "multimodal"]
+    assert from_dict(PretrainConfig, json.loads(json.dumps(to_dict(cfg)))) == cfg
 
 
 @pytest.mark.parametrize(

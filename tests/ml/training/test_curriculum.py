@@ -10,11 +10,15 @@ import pytest
 import torch
 from toy_training import CFG, ToyBatches, noisy_loss, toy_model
 
+from neurofm_ml import presets
 from neurofm_ml.config import patch
 from neurofm_ml.presets import StageConfig
 from neurofm_ml.training.checkpoints import latest_checkpoint
 from neurofm_ml.training.curriculum import Curriculum, Staged, staged
+from neurofm_ml.training.curves import read_curves
 from neurofm_ml.training.loop import fit
+from neurofm_ml.training.pretrain import pretrain
+from neurofm_ml.training.saved import load_model
 
 OBJECTIVES = {"masked": 1.0}
 
@@ -176,3 +180,28 @@ def test_killed_in_the_middle_or_at_a_change_it_ends_in_the_same_bits(killed_at,
 def test_a_staged_batch_moves_as_a_whole():
     batch = Staged(next(iter(ToyBatches(2))), 1).to("meta")
     assert (batch.stage, batch.batch.x.device.type) == (1, "meta")
+
+
+# ---------------------------------------------------------------- pretraining
+def test_pretraining_through_a_curriculum_with_learned_weights(shards, scaler, monkeypatch, tmp_path):
+    monkeypatch.setattr("neurofm_ml.training.pretrain.load_scaler", lambda _: scaler)
+    together = {"behaviour": 1.0, "masked": 0.1, "trimodal": 0.1, "forecast": 0.1, "domains": 0.01}
+    stages = [
+        {"kind": "unimodal", "objectives": {"masked": 1.0}, "fusion": "none", "steps": 2},
+        {"kind": "pairwise", "objectives": {"behaviour": 1.0, "jepa": 0.1}, "pairs": [["spikes", "eeg"]], "steps": 2},
+        {"kind": "multimodal", "objectives": together, "fusion": "mid+late"},
+    ]
+    changes = {
+        "train": {"steps": 6, "batch_size": 2, "log_every": 1},
+        "model": {"d_model": 16, "n_heads": 2, "d_state": 4, "n_layers": 1},
+        "weighting": "uncertainty",
+        "sampling": {"rule": "round_robin"},
+        "curriculum": stages,
+    }
+    report = pretrain("neurofmx", patch(presets.pretrain("tiny"), changes), [shards], [], tmp_path)
+    curves = read_curves(tmp_path / "metrics.csv")
+    assert curves["stage"][1].tolist() == [1, 1, 2, 2, 3, 3]
+    assert [curves[name][0].tolist() for name in ("masked", "jepa", "trimodal")] == [[1, 2, 5, 6], [3, 4], [5, 6]]
+    assert {f"weight/{name}" for name in {**together, "jepa": 0.1}} <= set(report.metrics)
+    assert curves["weight/masked"][1][0] == pytest.approx(1.0)
+    assert not any("log_variance" in name for name in load_model(tmp_path).state_dict())
