@@ -18,8 +18,8 @@ import dagster as dg
 import sqlalchemy
 from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionInterruptedError
 
-from neurofm_assets.assets.models import neurofmx_pretrained
-from neurofm_assets.automation import STEPS
+from neurofm_assets.assets.models import LEARNED, neurofmx_pretrained
+from neurofm_assets.automation import FAMILIES, STEPS
 from neurofm_assets.compute import InProcess
 from neurofm_assets.definitions import build_defs
 from neurofm_assets.instance import write_settings
@@ -67,7 +67,8 @@ def main(argv: Sequence[str]) -> int:
         return 1
     wrong: dict[str, str] = {}
     try:
-        rows = [row for run in runs(names, wrong, STEPS[:1] if args.shards else STEPS) for row in run]
+        steps = STEPS[:1] if args.shards else [*STEPS, *(FAMILIES.values() if args.full else ())]
+        rows = [row for run in runs(names, wrong, steps) for row in run]
     except WRONG as error:
         print(f"stopped: {said(error)}", file=sys.stderr)
         return 1
@@ -145,7 +146,8 @@ def keys_of(job: dg.JobDefinition, names: Sequence[str]) -> list[str]:
     """Partitions of a job that belong to the demo of these datasets."""
     assert job.partitions_def is not None
     if job.partitions_def == RUNS:
-        return [run_key("tiny", 0)]
+        read = next((LEARNED[family] for family, other in FAMILIES.items() if other.name == job.name), names)
+        return [run_key("tiny", 0)] if set(read) & set(names) else []
     collected = [name for name in corpora() if corpus_files(corpora()[name])]
     tabulated = [name for name in tables() if table_files(tables()[name])]
     wanted = {*names, *modalities_of(names), *collected, *tabulated}

@@ -11,7 +11,7 @@ import dagster as dg
 from neurofm_ml.knowledge.cards import DatasetCard, datasets
 from neurofm_ml.knowledge.corpora import corpora
 from neurofm_ml.knowledge.tables import tables
-from neurofm_ml.presets import READ, SIZES
+from neurofm_ml.presets import SIZES
 from neurofm_ml.types import MODALITIES as ALL_MODALITIES
 
 
@@ -22,8 +22,6 @@ def task_modalities(card: DatasetCard) -> set[str]:
 
 CARDS: dict[str, DatasetCard] = {name: datasets()[name] for name in datasets()}
 LABELLED = [name for name, card in CARDS.items() if card.series_tasks]
-#: Datasets that models learn from.
-LEARNED = [name for name, card in CARDS.items() if set(READ) & set(card.modalities)]
 
 DATASETS = dg.StaticPartitionsDefinition(list(CARDS))
 LABELLED_DATASETS = dg.StaticPartitionsDefinition(LABELLED)
@@ -47,6 +45,21 @@ def modalities_of(names: Iterable[str]) -> list[str]:
     """Modalities of the named datasets, in the order of the partitions."""
     present = {modality for name in names for modality in CARDS[name].modalities}
     return [m for m in MODALITIES.get_partition_keys() if m in present]
+
+
+def read_by(modalities: Iterable[str]) -> list[str]:
+    """Datasets that models of these modalities learn from."""
+    return [name for name, card in CARDS.items() if {*modalities} & {*card.modalities}]
+
+
+def told_apart_by(modalities: Iterable[str]) -> list[str]:
+    """Datasets with labels to be told from signals of these modalities."""
+    wanted = {*modalities}
+    return [
+        name
+        for name, card in CARDS.items()
+        if any(wanted >= {card.signals[source].modality for source in task.inputs} for task in card.label_tasks)
+    ]
 
 
 def run_of(context: dg.AssetExecutionContext) -> tuple[str, int]:

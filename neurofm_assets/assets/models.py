@@ -1,5 +1,9 @@
-"""Model assets: checkpoints, one per size and seed. They run when a person or a sensor asks, never by condition."""
+"""Model assets: checkpoints, one per size and seed. They run when a person or a sensor asks, never by condition.
 
+Two per family of models: what it learned from every dataset that is here, and what it became on the tasks of some.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
 
 import dagster as dg
@@ -9,60 +13,96 @@ from neurofm_assets.checks import specs_for
 from neurofm_assets.compute import Compute
 from neurofm_assets.conditions import WEEKLY
 from neurofm_assets.config import dagster_config
-from neurofm_assets.partitions import EVERY, LABELLED, LEARNED, RUNS, modalities_of, run_of
+from neurofm_assets.partitions import EVERY, LABELLED, RUNS, modalities_of, read_by, run_of, told_apart_by
 from neurofm_assets.store import Store
 from neurofm_ml import presets
 from neurofm_ml.jobs import JOBS, load_spec
+from neurofm_ml.presets import RECIPES, resources
 
 OWNERS = ["team:models"]
+DATA = [dg.AssetDep(shards, partition_mapping=EVERY), dg.AssetDep(scaler, partition_mapping=EVERY)]
 
 
-class PretrainPatch(dagster_config(presets.PretrainConfig, omit=("size", "seed"))): ...  # type: ignore[misc]
+#: Datasets that each family can learn from.
+LEARNED = {
+    family: told_apart_by(recipe.modalities) if recipe.supervised else read_by(recipe.modalities) for family, recipe in RECIPES.items()
+}
 
 
-class AdaptPatch(dagster_config(presets.AdaptConfig, omit=("size", "seed"))): ...  # type: ignore[misc]
+def pretrained(family: str) -> dg.AssetsDefinition:
+    """``<family>_pretrained``: what the family learned from the training windows of every dataset it reads."""
+    recipe, job, name = RECIPES[family], f"pretrain_{family}", f"{family}_pretrained"
+    patch = dagster_config(recipe.config, omit=("size", "seed"))
+
+    @dg.asset(
+        name=name,
+        description=recipe.about,
+        partitions_def=RUNS,
+        group_name="models",
+        kinds={"pytorch"},
+        owners=OWNERS,
+        pool="gpu",
+        deps=DATA,
+        code_version=JOBS[job].version,
+        check_specs=specs_for(name, job, RUNS),
+        freshness_policy=WEEKLY if family == "neurofmx" else None,  # which a schedule makes again
+    )
+    def made(context: dg.AssetExecutionContext, config: patch, compute: Compute, store: Store) -> dg.MaterializeResult:  # type: ignore[valid-type]
+        size, seed = run_of(context)
+        cfg, chosen, left_out = store.choose(shards, config.apply(recipe.preset(size, seed)), LEARNED[family])  # type: ignore[attr-defined]
+        scalers = scalers_for(store, chosen, modalities_of(chosen))
+        spec = store.spec(context, job, cfg, shards=chosen.values(), scaler=scalers)
+        return compute.launch(context, spec, resources(size), left_out)
+
+    return made
 
 
-@dg.asset(
-    partitions_def=RUNS,
-    group_name="models",
-    kinds={"pytorch"},
-    owners=OWNERS,
-    pool="gpu",
-    deps=[dg.AssetDep(shards, partition_mapping=EVERY), dg.AssetDep(scaler, partition_mapping=EVERY)],
-    code_version=JOBS["pretrain"].version,
-    check_specs=specs_for("neurofmx_pretrained", "pretrain", RUNS),
-    freshness_policy=WEEKLY,
-)
-def neurofmx_pretrained(context: dg.AssetExecutionContext, config: PretrainPatch, compute: Compute, store: Store) -> dg.MaterializeResult:
-    """Checkpoint of the multimodal model: masked modelling and behaviour decoding on the training blocks of every dataset that is here."""
-    size, seed = run_of(context)
-    cfg, chosen, left_out = store.choose(shards, config.apply(presets.pretrain(size, seed)), LEARNED)
-    scalers = scalers_for(store, chosen, modalities_of(chosen))
-    spec = store.spec(context, "pretrain", cfg, shards=chosen.values(), scaler=scalers)
-    return compute.launch(context, spec, presets.resources(size), left_out)
-
-
-@dg.asset(
-    partitions_def=RUNS,
-    group_name="models",
-    kinds={"pytorch"},
-    owners=OWNERS,
-    pool="gpu",
-    deps=[neurofmx_pretrained, dg.AssetDep(shards, partition_mapping=EVERY), dg.AssetDep(scaler, partition_mapping=EVERY)],
-    code_version=JOBS["adapt"].version,
-    check_specs=specs_for("neurofmx_adapted", "adapt", RUNS),
-)
-def neurofmx_adapted(context: dg.AssetExecutionContext, config: AdaptPatch, compute: Compute, store: Store) -> dg.MaterializeResult:
-    """The pretrained model fine-tuned on the decoding tasks of the labelled datasets: one decoder per recording.
+def adapted(family: str, base: dg.AssetsDefinition) -> dg.AssetsDefinition:
+    """``<family>_adapted``: the pretrained model fitted to tasks; decoders of series for NeuroFMx, of labels for the others.
 
     A pretrained model that saw another version of these shards is refused: what is held out now may have been trained on then.
     """
-    size, seed = run_of(context)
-    cfg, chosen, left_out = store.choose(shards, config.apply(presets.adapt(size, seed)), LABELLED)
-    scalers = scalers_for(store, chosen, modalities_of(chosen))
-    pretrained = store.get(neurofmx_pretrained, context.partition_key)
-    seen = load_spec(Path(pretrained)).config["datasets"]
-    store.require_made_from([pretrained], "shards", [path for name, path in chosen.items() if name in seen])
-    spec = store.spec(context, "adapt", cfg, pretrained=[pretrained], shards=chosen.values(), scaler=scalers)
-    return compute.launch(context, spec, presets.resources(size), left_out)
+    series = family == "neurofmx"
+    job, name, recipe = ("adapt" if series else "adapt_labels"), f"{family}_adapted", RECIPES[family]
+    config_class, preset = (presets.AdaptConfig, presets.adapt) if series else (presets.AdaptLabelsConfig, presets.adapt_labels)
+    patch = dagster_config(config_class, omit=("size", "seed"))
+    among = LABELLED if series else told_apart_by(recipe.modalities)
+
+    @dg.asset(
+        name=name,
+        description=ABOUT[series],
+        partitions_def=RUNS,
+        group_name="models",
+        kinds={"pytorch"},
+        owners=OWNERS,
+        pool="gpu",
+        deps=[base, *DATA],
+        code_version=JOBS[job].version,
+        check_specs=specs_for(name, job, RUNS),
+    )
+    def made(context: dg.AssetExecutionContext, config: patch, compute: Compute, store: Store) -> dg.MaterializeResult:  # type: ignore[valid-type]
+        size, seed = run_of(context)
+        cfg, chosen, left_out = store.choose(shards, config.apply(preset(size, seed)), among)  # type: ignore[attr-defined]
+        scalers = scalers_for(store, chosen, modalities_of(chosen))
+        source = store.get(base, context.partition_key)
+        seen = load_spec(Path(source)).config["datasets"]
+        store.require_made_from([source], "shards", [path for dataset, path in chosen.items() if dataset in seen])
+        spec = store.spec(context, job, cfg, pretrained=[source], shards=chosen.values(), scaler=scalers)
+        return compute.launch(context, spec, resources(size), left_out)
+
+    return made
+
+
+ABOUT: Mapping[bool, str] = {
+    True: "The pretrained model fine-tuned on the decoding tasks of the labelled datasets: one decoder per recording.",
+    False: "The pretrained model fitted to the labels of windows and people: one decoder per dataset.",
+}
+
+PRETRAINED = {family: pretrained(family) for family in RECIPES}
+#: Families with tasks to be adapted to.
+ADAPTED = {
+    family: adapted(family, base)
+    for family, base in PRETRAINED.items()
+    if family == "neurofmx" or told_apart_by(RECIPES[family].modalities)
+}
+neurofmx_pretrained, neurofmx_adapted = PRETRAINED["neurofmx"], ADAPTED["neurofmx"]

@@ -17,6 +17,16 @@ train = dg.define_asset_job(
     [models.neurofmx_pretrained, models.neurofmx_adapted, evaluation.scores, release.onnx, release.model_card, release.bundle],
     description="One run, from shards to the release bundle.",
 )
+#: Families beside the multimodal model -> the job of a run.
+FAMILIES = {
+    family: dg.define_asset_job(
+        f"train_{family}",
+        [asset for asset in (models.PRETRAINED[family], models.ADAPTED.get(family)) if asset],
+        description=f"One run of {family}: pretraining and adaptation.",
+    )
+    for family in models.PRETRAINED
+    if family != "neurofmx"
+}
 judge = dg.define_asset_job("judge", [data.quality], description="Quality of one dataset, again.")
 
 #: Jobs that make the whole graph, in the order of its making.

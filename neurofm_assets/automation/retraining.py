@@ -12,7 +12,7 @@ import dagster as dg
 from neurofm_assets.assets.data import scalers_for, shards
 from neurofm_assets.assets.evaluation import baselines
 from neurofm_assets.automation.jobs import train
-from neurofm_assets.partitions import LABELLED, LEARNED, modalities_of, run_key
+from neurofm_assets.partitions import LABELLED, modalities_of, read_by, run_key
 from neurofm_assets.store import Store
 from neurofm_ml import presets
 from neurofm_ml.jobs import load_result
@@ -53,7 +53,7 @@ def learned_from(store: Store) -> dict[str, str]:
     """Dataset -> shards of every dataset that is here. Raises ValueError, saying why, while they are not ready to be learned from:
     a dataset is blocked, a scaler or the baselines were made from other shards.
     """
-    _, chosen, _ = store.choose(shards, presets.pretrain("small", 0), LEARNED)
+    _, chosen, _ = store.choose(shards, presets.pretrain("small", 0), read_by(presets.READ))
     scalers_for(store, chosen, modalities_of(chosen))
     labelled = [name for name in LABELLED if name in chosen]
     store.require_made_from(store.gather(baselines, labelled), "shards", [chosen[name] for name in labelled])

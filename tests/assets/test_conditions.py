@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 
 from neurofm_assets import automation
+from neurofm_assets.assets.models import ADAPTED, PRETRAINED
 from neurofm_assets.compute import InProcess
 from neurofm_assets.definitions import ASSETS, build_defs
 from neurofm_assets.partitions import CARDS, LABELLED, RUNS, run_key
@@ -170,12 +171,17 @@ def test_what_asks_for_a_gpu_has_no_condition(ran: Ran, store: Store, tmp_path: 
     scaled = [("scaler", modality) for modality in datasets()["simulation"].modalities]
     for name, key in [*((a, "simulation") for a in ("recordings", "quality", "shards")), *scaled, ("baselines", "simulation")]:
         dg.materialize(ASSETS, selection=[name], partition_key=key, resources=resources, run_config=QUIET)
-    after = [asset for asset in ASSETS if asset.partitions_def == RUNS]
+    others = {
+        a.key for family in automation.FAMILIES for a in (PRETRAINED[family], ADAPTED.get(family)) if a
+    }  # which the simulation does not serve
+    after = [asset for asset in ASSETS if asset.partitions_def == RUNS and asset.key not in others]
     dg.materialize(ASSETS, selection=after, partition_key=run_key("small", 0), resources=resources, run_config=QUIET)
     on_gpu = {name for name, gpus in asked.items() if gpus}
     assert on_gpu == {"neurofmx_pretrained", "neurofmx_adapted", "scores"}
     conditioned = {spec.key.to_user_string() for asset in ASSETS for spec in asset.specs if spec.automation_condition}
     assert conditioned == {"quality", "shards", "scaler", "baselines", "onnx", "model_card", "bundle"}
+    pooled = {spec.key.to_user_string() for asset in ASSETS for spec in asset.specs if asset.op.pool == "gpu"}
+    assert pooled == on_gpu | {key.to_user_string() for key in others}
 
 
 def test_one_unguarded_condition_would_launch_every_run(house: House) -> None:

@@ -99,7 +99,7 @@ def test_the_demo_makes_everything_once_and_after_a_change_what_depends_on_it(
     assert made() == []
     raw.write_text("other")
     changed = {"ingest abide_olin", "assess_quality abide_olin", "write_shards abide_olin", "fit_scaler fmri"}
-    of_the_run = {"pretrain", "adapt", "score", "export_onnx", "write_card", "bundle"}
+    of_the_run = {"pretrain_neurofmx", "adapt", "score", "export_onnx", "write_card", "bundle"}
     assert set(made()) == changed | of_the_run
 
 
@@ -126,7 +126,7 @@ def test_a_dataset_that_is_wrong_is_left_out_of_the_rest(
     monkeypatch.setitem(jobs.JOBS._members, "write_shards", dataclasses.replace(jobs.JOBS["write_shards"], function=broken))
     assert demo.main([]) == 1
     assert "left out: abide_olin: abide_olin: no electrodes; add them to the card." in capsys.readouterr().err
-    assert [cfg["datasets"] for name, cfg in ran if name == "pretrain"] == [["simulation", "worm_swf415"]]
+    assert [cfg["datasets"] for name, cfg in ran if name == "pretrain_neurofmx"] == [["simulation", "worm_swf415"]]
     assert "bundle" in [name for name, _ in ran]
 
 

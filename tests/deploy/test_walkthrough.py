@@ -60,12 +60,12 @@ import sys
 if "neurofm_assets.worker" in sys.orig_argv:
     from neurofm_ml import jobs
 
-    real = jobs.JOBS["pretrain"]
+    real = jobs.JOBS["pretrain_neurofmx"]
 
     def short(cfg, inputs, out):
         return real.function(dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, steps=20)), inputs, out)
 
-    jobs.JOBS._members["pretrain"] = dataclasses.replace(real, function=short)
+    jobs.JOBS._members["pretrain_neurofmx"] = dataclasses.replace(real, function=short)
 """
 
 

@@ -58,7 +58,7 @@ def made(tmp_path_factory) -> Mapping[str, JobResult]:
     recordings = make("recordings", "ingest", presets.IngestConfig(dataset="simulation"), raw=[])
     shards = [make("shards", "write_shards", presets.ShardsConfig(dataset="simulation"), recordings=[recordings])]
     scaler = [make(f"scaler_{m}", "fit_scaler", presets.ScalerConfig(modality=m), shards=shards) for m in MODALITIES]
-    pretrained = [make("pretrained", "pretrain", PRETRAIN, shards=shards, scaler=scaler)]
+    pretrained = [make("pretrained", "pretrain_neurofmx", PRETRAIN, shards=shards, scaler=scaler)]
     tuned = patch(presets.adapt("tiny"), STEPS)
     adapted = [make("adapted", "adapt", tuned, pretrained=pretrained, shards=shards, scaler=scaler)]
     base = patch(presets.BaselinesConfig(dataset="simulation"), STEPS)
