@@ -68,11 +68,4 @@ def brain_jepa(size: str) -> BrainJEPAConfig:
 
 def brain_jepa_pretrain(size: str, seed: int = 0) -> BrainJEPAPretrainConfig:
     """Pretraining at one size; the larger ones assume the GPUs that `resources` asks for."""
-    momentum = 0.98 if checked_size(size) == "tiny" else 0.996
-    return BrainJEPAPretrainConfig(
-        seed=seed,
-        size=size,  # type: ignore[arg-type]
-        model=brain_jepa(size),
-        train=parcel_training(size),
-        momentum=momentum,
-    )
+    return BrainJEPAPretrainConfig(seed=seed, size=size, model=brain_jepa(size), train=parcel_training(size))  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ from neurofm_ml.types import Batch, Check
 MODALITIES = ("fmri",)
 #: Least variance of an embedding over windows and times, whose channels have unit size together, and least number of
 #: dimensions it must be spread over.
-MIN_VARIANCE, MIN_DIMENSIONS = 0.01, 2.0
+MIN_VARIANCE, MIN_DIMENSIONS = 0.01, 1.5
 
 
 def build(cfg: BrainJEPAPretrainConfig, vocabulary: Vocabulary, shards: Sequence[Path], scaler: Scaler) -> BrainJEPA:
