@@ -37,5 +37,5 @@ class _Reverse(torch.autograd.Function):
 
 def reverse_gradient(x: Tensor, strength: float) -> Tensor:
     """x itself; its gradient is multiplied by -strength (Ganin and Lempitsky 2015): what comes after learns, what comes before unlearns."""
-    reversed_: Tensor = _Reverse.apply(x, strength)  # type: ignore[no-untyped-call]
+    reversed_: Tensor = _Reverse.apply(x, strength)
     return reversed_

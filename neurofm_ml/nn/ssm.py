@@ -261,6 +261,7 @@ class SSMBlock(nn.Module):
 
     def _convolve_few(self, u: Tensor) -> Tensor:
         """`_convolve` by hand: calling the convolution costs more than a few steps of it."""
+        assert self.conv.bias is not None
         return F.silu((u.unfold(1, self.d_conv, 1) * self.conv.weight[:, 0]).sum(-1) + self.conv.bias)
 
     def _select(self, u: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

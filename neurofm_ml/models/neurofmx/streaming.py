@@ -32,7 +32,8 @@ ROUNDING = 1e-6
 class Stream:
     """Decodes `tasks` of B sessions (rows of the vocabulary) on a grid of bins of `dt` seconds, the first at `t0`.
 
-    All B share one clock, which starts at 0 with the first chunk.
+    All B share one clock, which starts at 0 with the first chunk. The weights are those the model had when the stream
+    was made.
     """
 
     def __init__(self, model: "NeuroFMx", tasks: Sequence[str], session: Tensor, dt: float, t0: float = 0.0) -> None:
@@ -51,8 +52,8 @@ class Stream:
         """Take in what was measured in the next `seconds`, and decode the bins that are finished then, none or many.
 
         The times of `streams` (`t0`, `times`) count from the start of the chunk; a sample is pushed with the chunk in
-        which it begins, or at the latest with that in which it ends. A signal may be absent, and come back: what it misses is not valid, as in a full window. The
-        latents' times (B, n), float64, are those of the stream's clock.
+        which it begins, or at the latest with that in which it ends. A signal may be absent, and come back: what it
+        misses is not valid, as in a full window. The latents' times (B, n), float64, are those of the stream's clock.
         """
         started, self.now = self.now, self.now + seconds
         for name, chunk in streams.items():
