@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from neurofm_ml.data.augment import augment
+from neurofm_ml.data.batches import Collate
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler, load_scaler
 from neurofm_ml.metrics import r2
@@ -22,7 +23,7 @@ from neurofm_ml.objectives import OBJECTIVES, Truth
 from neurofm_ml.presets import DistillConfig
 from neurofm_ml.training.adapt import decoding_problems, known
 from neurofm_ml.training.decoders import block_latents, predict_block, problem_batches
-from neurofm_ml.training.families import FAMILIES
+from neurofm_ml.training.families import mixture
 from neurofm_ml.training.loop import LossFunction, fit
 from neurofm_ml.training.problems import Problem, provenance
 from neurofm_ml.training.saved import load_model, save_model
@@ -69,7 +70,7 @@ def distill(cfg: DistillConfig, teacher: Path, shards: Sequence[Path], scaler: S
     student = NeuroFMx(cfg.model, master.vocabulary)
     embed_by_tuning(student, problems, scale)
     pupil = Pupil(student, master.cfg.d_model)
-    batches = FAMILIES["neurofmx"].read(cfg, master.vocabulary, wanted, scale)
+    batches = mixture(cfg, wanted, Collate(wanted, master.vocabulary, scale), {load_card(path).name: 1.0 for path in wanted})
     made_from = provenance(wanted)
     history = fit(pupil, batches, imitation(cfg, master), cfg.train, out, seed=cfg.seed, provenance=made_from, description="distill")
     save_model(out, student)

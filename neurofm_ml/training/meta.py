@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from neurofm_ml.data.batches import Collate, Sample
-from neurofm_ml.data.loader import Loader, Mixture
+from neurofm_ml.data.loader import Loader
+from neurofm_ml.data.mixture import Mixture
 from neurofm_ml.data.scaler import Scaler, load_scaler
 from neurofm_ml.models import NeuroFMx
 from neurofm_ml.presets import MetaConfig
