@@ -9,6 +9,7 @@ A token is a bin. Models take turns and the median counts; losses after the same
 """
 
 import argparse
+import bisect
 import json
 import statistics
 import time
@@ -79,7 +80,7 @@ class Peer(nn.Module):
 
 
 def transformer(width: int, n_layers: int) -> Peer:
-    width = width // 8 * 8
+    width = width // 4 * 4
     layer = nn.TransformerEncoderLayer(width, 4, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
     return Peer(nn.TransformerEncoder(layer, n_layers, enable_nested_tensor=False), width, width)
 
@@ -114,7 +115,9 @@ def matched(make: Callable[[int, int], Peer], n_layers: int, wanted: int) -> Pee
         with torch.device("meta"):
             return sum(p.numel() for p in make(width, n_layers).parameters())
 
-    return make(min(range(16, 1537, 8), key=lambda width: abs(count(width) - wanted)), n_layers)
+    widths = range(16, 1537, 2)
+    above = bisect.bisect_left(widths, wanted, key=count)
+    return make(min(widths[above - 1 : above + 1], key=lambda width: abs(count(width) - wanted)), n_layers)
 
 
 class Contender:

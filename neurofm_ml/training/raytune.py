@@ -62,7 +62,9 @@ def _ray(cfg: SearchConfig) -> Iterator[None]:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False)
     else:
-        ray.init(num_cpus=cfg.n_parallel, include_dashboard=False, log_to_driver=False, object_store_memory=STORE, logging_level=logging.WARNING)
+        ray.init(
+            num_cpus=cfg.n_parallel, include_dashboard=False, log_to_driver=False, object_store_memory=STORE, logging_level=logging.WARNING
+        )
     if main:
         signal.signal(signal.SIGTERM, former)
     try:
@@ -88,7 +90,7 @@ def _tuner(cfg: SearchConfig, trainable: Any, settings: Sequence[search.Setting]
             scheduler=_scheduler(cfg),
             reuse_actors=True,  # a process imports torch once, not once per trial
         ),
-        run_config=tune.RunConfig(name="ray", storage_path=str(out), verbose=0),
+        run_config=tune.RunConfig(name="ray", storage_path=str(out), verbose=0, failure_config=tune.FailureConfig(fail_fast=True)),
     )
 
 

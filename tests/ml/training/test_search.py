@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -135,6 +136,12 @@ def test_wrong_searches_are_refused(wrong, match, without_ray, tmp_path):
 
 
 # ---------------------------------------------------------------- with Ray
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """Processes of Ray's can import this file."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
 @NEEDS_RAY
 @pytest.mark.slow
 def test_ray_gives_the_files_that_halving_gives(tmp_path, monkeypatch):
