@@ -104,9 +104,9 @@ def _target(model: NeuroFMx, shown: Shown, mask: Tensor) -> Target:
     latents = model.eval()(shown.whole).latents
     model.train(training)
     scored = latents.mask & mask
-    values = latents.values[scored].float()
-    mean, deviation = values.mean(0), values.std(0, correction=0)
-    return Target((latents.values - mean) / deviation.clamp(min=1e-5), scored)
+    weights = scored[..., None] / scored.sum().clamp(min=1)
+    centred = latents.values - (latents.values * weights).sum((0, 1))
+    return Target(centred / (centred.square() * weights).sum((0, 1)).sqrt().clamp(min=1e-5), scored)
 
 
 def _one_bin_late(model: NeuroFMx, batch: Batch, predicted: Prediction) -> Prediction:
