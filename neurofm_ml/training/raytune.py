@@ -1,6 +1,6 @@
 """Trials of a search under Ray Tune: here on as many cores as trials may run at once, or on the cluster that RAY_ADDRESS names.
 
-On a cluster the folder of the search must be one that all nodes share. Ray's dashboard, usage statistics and loggers stay off.
+On a cluster the folder of the search must be one that all nodes share. Ray's dashboard and usage statistics stay off.
 """
 
 import json
@@ -24,7 +24,6 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "600",
     "TUNE_GLOBAL_CHECKPOINT_S": "10",
 }
@@ -78,7 +77,7 @@ def _tuner(cfg: SearchConfig, trainable: Any, settings: Sequence[search.Setting]
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
     points = [{"trial": number, **setting} for number, setting in enumerate(settings)]
-    space = {name: tune.choice([value]) for name, value in points[0].items()}  # every point is given
+    space = {name: tune.choice([point[name] for point in points]) for name in points[0]}  # every point is given
     return tune.Tuner(
         trainable,
         param_space=space,
