@@ -158,8 +158,8 @@ def test_late_fusion_is_the_mean_of_what_the_modalities_say_alone(make_batch, vo
         joint = (model(batch).behaviour["toy/velocity"] - target).square().mean()
         late = (mean - target).square().mean()
     found = parts_of(model, batch, {"behaviour": 1.0}, fusion="mid+late")["behaviour"]
-    assert float(found) == pytest.approx(float(joint + late) / 2, rel=1e-4)
-    assert float(parts_of(model, batch, {"behaviour": 1.0})["behaviour"]) == pytest.approx(float(joint), rel=1e-4)
+    assert found.item() == pytest.approx((joint + late).item() / 2, rel=1e-4)
+    assert parts_of(model, batch, {"behaviour": 1.0})["behaviour"].item() == pytest.approx(joint.item(), rel=1e-4)
 
 
 def test_the_encoder_works_against_the_discriminator_by_the_schedule(make_batch, vocabulary):
