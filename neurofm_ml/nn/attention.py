@@ -49,11 +49,6 @@ class Attention(nn.Module):
         self.n_heads = n_heads
         self.project = nn.Linear(d_model, 3 * d_model)
         self.out = nn.Linear(d_model, d_model)
-        # Equal biases of queries and keys, once turned by rotary embedding, favour tokens of like times: heads start out
-        # reading all times evenly to mostly their own, and learn how far to look.
-        locality = torch.linspace(0.0, LOCALITY, n_heads).repeat_interleave(d_model // n_heads)
-        with torch.no_grad():
-            self.project.bias[: 2 * d_model] = locality.repeat(2)
 
     def forward(self, x: Tensor, angles: Tensor | None, mask: Tensor) -> Tensor:
         """x (B, T, D), mask (B, 1, T or 1, T) True where the row may read the column -> (B, T, D).
@@ -67,13 +62,25 @@ class Attention(nn.Module):
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
+def local(attention: Attention) -> Attention:
+    """`attention` with heads that start out reading all times evenly, to mostly their own, and learn how far to look.
+
+    Equal biases of queries and keys, once turned by rotary embedding, favour tokens of like times.
+    """
+    d_head = attention.out.in_features // attention.n_heads
+    with torch.no_grad():
+        per_channel = torch.linspace(0.0, LOCALITY, attention.n_heads).repeat_interleave(d_head)
+        attention.project.bias[: 2 * len(per_channel)] = per_channel.repeat(2)
+    return attention
+
+
 class Block(nn.Module):
     """Attention among all tokens, then a feed-forward layer, each on its normalised input (Xiong et al. 2020)."""
 
     def __init__(self, d_model: int, n_heads: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(d_model)
-        self.attention = Attention(d_model, n_heads)
+        self.attention = local(Attention(d_model, n_heads))
         self.feed = feed_forward(d_model)
 
     def forward(self, x: Tensor, angles: Tensor, mask: Tensor) -> Tensor:
@@ -89,7 +96,7 @@ class AxialBlock(nn.Module):
     def __init__(self, d_model: int, n_heads: int) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(d_model) for _ in range(2))
-        self.in_time, self.in_space = Attention(d_model, n_heads), Attention(d_model, n_heads)
+        self.in_time, self.in_space = local(Attention(d_model, n_heads)), Attention(d_model, n_heads)
         self.feed = feed_forward(d_model)
 
     def forward(self, x: Tensor, angles: Tensor, mask: Tensor) -> Tensor:

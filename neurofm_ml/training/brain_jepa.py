@@ -17,6 +17,7 @@ from neurofm_ml.models import BrainJEPA
 from neurofm_ml.nn.filling import draw
 from neurofm_ml.presets import BrainJEPAPretrainConfig
 from neurofm_ml.training.brainlm import mean_square
+from neurofm_ml.training.families import FAMILIES, Family
 from neurofm_ml.training.loop import History, LossFunction
 from neurofm_ml.types import Batch, Check
 
@@ -102,3 +103,6 @@ def checks(history: History) -> tuple[Check, ...]:
     numbers = {name: history.last(f"embedding_{name}") for name in ("variance", "covariance", "dimensions")}
     fine = numbers["variance"] >= MIN_VARIANCE and numbers["dimensions"] >= MIN_DIMENSIONS
     return (Check("no_collapse", fine, numbers=numbers, threshold=f"variance >= {MIN_VARIANCE:g}, dimensions >= {MIN_DIMENSIONS:g}"),)
+
+
+FAMILIES.add("brain_jepa", Family(MODALITIES, build, loss, checks=checks))

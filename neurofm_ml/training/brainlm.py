@@ -14,6 +14,7 @@ from neurofm_ml.data.scaler import Scaler
 from neurofm_ml.models import BrainLM
 from neurofm_ml.nn.filling import draw
 from neurofm_ml.presets import BrainLMPretrainConfig
+from neurofm_ml.training.families import FAMILIES, Family
 from neurofm_ml.training.loop import LossFunction
 from neurofm_ml.types import Batch
 
@@ -48,3 +49,6 @@ def loss(cfg: BrainLMPretrainConfig) -> LossFunction:
 def mean_square(values: Tensor, where: Tensor) -> Tensor:
     """() mean square of values (B, P, C, S) over the patches where (B, P, C), 0 where there is none."""
     return (values.square().mean(3) * where).sum() / where.sum().clamp(min=1)
+
+
+FAMILIES.add("brainlm", Family(MODALITIES, build, loss))

@@ -14,7 +14,7 @@ from neurofm_ml.data.batches import build_vocabulary, readable
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import load_scaler
 from neurofm_ml.presets import READ
-from neurofm_ml.training import eegnet, meg_transformer, neurofmx  # noqa: F401 (each adds itself to FAMILIES)
+from neurofm_ml.training import brain_jepa, brainlm, eegnet, meg_transformer, neurofmx  # noqa: F401 (each adds itself to FAMILIES)
 from neurofm_ml.training.curriculum import Curriculum
 from neurofm_ml.training.families import FAMILIES
 from neurofm_ml.training.loop import fit

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from neurofm_ml.nn.attention import Attention, AxialBlock, Rotary, Transformer, rotate
+from neurofm_ml.nn.attention import Attention, AxialBlock, Rotary, Transformer, local, rotate
 
 B, T, D, H = 2, 7, 16, 2
 
@@ -98,3 +98,24 @@ def test_axial_block_reads_what_it_may(what, reads):
         return values[0, 3, 0]
 
     assert torch.allclose(run(x), run(moved), atol=1e-6) is not reads
+
+
+def test_local_heads_start_out_reading_their_own_time():
+    """With tokens that are alike, the last head prefers those near in time, the first none."""
+    torch.manual_seed(0)
+    attention, rotary = local(Attention(D, H)), Rotary(D // H, (10.0, 100.0))
+    torch.nn.init.zeros_(attention.out.bias)
+    attention.out.weight.data = torch.eye(D)
+    times = torch.arange(0.0, 7.0)[None] * 4
+    attention.project.weight.data[: 2 * D] = 0
+    attention.project.weight.data[2 * D :] = torch.ones(D, D) / D
+    read = torch.stack(
+        [
+            attention(one[None, :, None].expand(1, T, D), rotary(times), torch.ones(1, 1, 1, T, dtype=torch.bool))[0, 3]
+            for one in torch.eye(T)
+        ]
+    )
+    read = read - attention.project.bias[2 * D :]
+    assert torch.allclose(read[:, 0], torch.full((T,), 1 / T), atol=1e-5)
+    assert int(read[:, -1].argmax()) == 3
+    assert read[3, -1] > 2 * read[0, -1]
