@@ -16,7 +16,7 @@ LARGEST = 0.999
 
 def correlations(series: Array) -> Array:
     """(E,) Fisher's z of the correlation of every pair of regions of a scan (T, R); 0 for a region that never moves."""
-    z = _standardised(series)
+    z = standardised(series)
     r = z.T @ z / len(z)
     return np.asarray(np.arctanh(np.clip(r[np.triu_indices(r.shape[0], 1)], -LARGEST, LARGEST)))
 
@@ -24,7 +24,7 @@ def correlations(series: Array) -> Array:
 def covariance(series: Array) -> Array:
     """(R, R) covariance of the standardised regions of a scan (T, R), shrunk towards the identity as far as T is small
     (Ledoit and Wolf 2004), so that it can be inverted."""
-    z = _standardised(series)
+    z = standardised(series)
     n, r = z.shape
     sample = z.T @ z / n
     scale = np.trace(sample) / r
@@ -36,20 +36,20 @@ def covariance(series: Array) -> Array:
 
 def without_global_signal(series: Array) -> Array:
     """The standardised regions of a scan (T, R) less what their mean explains of each (Fox et al. 2009)."""
-    z = _standardised(series)
+    z = standardised(series)
     mean = z.mean(axis=1, keepdims=True)
     return np.asarray(z - mean @ (mean.T @ z) / (mean**2).sum())
 
 
 def band_passed(series: Array, sfreq: float, low: float = 0.01, high: float = 0.1) -> Array:
     """The part of a scan (T, R) between two frequencies in Hz: where resting fluctuations lie (Biswal et al. 1995)."""
-    spectrum = np.fft.rfft(_standardised(series), axis=0)
+    spectrum = np.fft.rfft(standardised(series), axis=0)
     hz = np.fft.rfftfreq(len(series), 1 / sfreq)
     spectrum[(hz < low) | (hz > high)] = 0
     return np.asarray(np.fft.irfft(spectrum, len(series), axis=0))
 
 
-def _standardised(series: Array) -> Array:
+def standardised(series: Array) -> Array:
     """(T, R) float64 with mean 0 and deviation 1, or 0 throughout."""
     z = np.asarray(series, np.float64) - np.mean(series, axis=0, dtype=np.float64)
     deviation = z.std(axis=0)

@@ -318,6 +318,11 @@ class DatasetCard:
             if unknown := sorted(set(series) - set(self.signals)):
                 raise ValueError(f"task {task.name!r} names {', '.join(unknown)}; the signals are {', '.join(self.signals)}.")
             ch_names = () if task.is_label else self.signals[task.target].ch_names
+            if task.during and max(-task.during[0], task.during[1]) > self.window_s / 2:
+                raise ValueError(
+                    f"task {task.name!r}: during is {task.during[0]:g} to {task.during[1]:g} s, but a window knows the intervals that touch "
+                    f"it, so their start is within {self.window_s / 2:g} s of its middle; set a longer window_s, or `during` within it."
+                )
             if ch_names and (unknown := sorted(set(task.channels) - set(ch_names))):
                 raise ValueError(f"task {task.name!r} names channel {', '.join(unknown)}; {task.target} has {', '.join(ch_names)}.")
         for name, signal in self.signals.items():

@@ -1,5 +1,6 @@
 """Training of EEGNet: the labels of windows, told apart."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,26 +9,38 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from neurofm_ml.data.batches import Vocabulary
+from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler
 from neurofm_ml.models import EEGNet
 from neurofm_ml.presets import EEGNetPretrainConfig
 from neurofm_ml.training.families import FAMILIES, Family
-from neurofm_ml.training.loop import LossFunction
+from neurofm_ml.training.loop import LossFunction, ResumableIterable
 from neurofm_ml.types import Batch
+
+log = logging.getLogger(__name__)
 
 MODALITIES = ("eeg",)
 
 
 def build(cfg: EEGNetPretrainConfig, vocabulary: Vocabulary, shards: Sequence[Path], scaler: Scaler) -> EEGNet:
-    """A fresh model. Raises ValueError when some dataset has nothing to tell apart."""
-    taught = {task.split("/")[0] for task, classes in vocabulary.labels.items() if classes}
-    if idle := sorted({session.split("/")[0] for session in vocabulary.sessions} - taught):
+    """A fresh model. Raises ValueError when there is nothing to tell apart."""
+    if not any(vocabulary.labels.values()):
+        datasets = ", ".join(dict.fromkeys(session.split("/")[0] for session in vocabulary.sessions))
         raise ValueError(
-            f"EEGNet learns from labels of windows, and {', '.join(idle)} has none: give the card a task with classes, or name the other "
-            "datasets in EEGNetPretrainConfig.datasets."
+            f"EEGNet learns from labels of windows, and {datasets} has none: give a card a task with classes, or name other datasets in "
+            "EEGNetPretrainConfig.datasets."
         )
     torch.manual_seed(cfg.seed)
     return EEGNet(cfg.model, vocabulary)
+
+
+def batches(cfg: EEGNetPretrainConfig, vocabulary: Vocabulary, shards: Sequence[Path], scaler: Scaler) -> ResumableIterable:
+    """Every dataset that has classes drawn equally often; the others are left out by name."""
+    cards = {load_card(path).name: path for path in shards}
+    taught = {task.split("/")[0] for task, classes in vocabulary.labels.items() if classes}
+    if idle := sorted(set(cards) - taught):
+        log.warning("left out of training, without classes to tell apart: %s", ", ".join(idle))
+    return Family(MODALITIES, build, loss).read(cfg, vocabulary, [path for name, path in cards.items() if name in taught], scaler)
 
 
 def loss(cfg: EEGNetPretrainConfig) -> LossFunction:
@@ -45,4 +58,4 @@ def cross_entropy(model: EEGNet, batch: Batch, generator: torch.Generator, progr
     return torch.stack(list(parts.values())).mean(), parts
 
 
-FAMILIES.add("eegnet", Family(MODALITIES, build, loss))
+FAMILIES.add("eegnet", Family(MODALITIES, build, loss, batches))

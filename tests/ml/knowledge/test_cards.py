@@ -85,6 +85,10 @@ def test_without_data_only_the_simulation_is_here() -> None:
             "card.split.kind is 'animal'; allowed: 'block', 'recording', 'session', 'subject', 'family', 'site'",
         ),
         ({"tasks": [{"name": "t", "target": "speeed", "inputs": ["lfp"]}]}, "task 't' names speeed; the signals are lfp, speed"),
+        (
+            {"tasks": [{"name": "t", "target": "intervals.e", "inputs": ["lfp"], "during": [0, 0.6]}]},
+            "task 't': during is 0 to 0.6 s, but a window knows the intervals that touch it, so their start is within 0.5 s",
+        ),
         ({"pattern": "../{id}.csv"}, "pattern is '../{id}.csv'; it must stay inside the card's root"),
         ({"pattern": "/etc/{id}"}, "it must stay inside the card's root"),
         ({"root": "../elsewhere"}, "root is '../elsewhere'; it must not climb out with '..': give the whole path"),

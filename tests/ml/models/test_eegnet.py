@@ -186,8 +186,8 @@ def test_unknown_labels_teach_nothing(model):
 
 
 def test_datasets_without_classes_are_refused():
-    vocabulary = CAP.union(Vocabulary({}, ("bare/a",), {}, {"bare/age": ()}))
-    with pytest.raises(ValueError, match="learns from labels of windows, and bare has none: give the card a task with classes"):
+    vocabulary = Vocabulary({}, ("bare/a", "plain/b"), {}, {"bare/age": ()})
+    with pytest.raises(ValueError, match="learns from labels of windows, and bare, plain has none: give a card a task with classes"):
         build(presets.eegnet_pretrain("tiny"), vocabulary, [], None)  # type: ignore[arg-type]
 
 
