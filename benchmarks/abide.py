@@ -9,7 +9,8 @@ Peers: ridge and logistic regression on the correlations of all parcels (Fisher'
 signal, or band-passed, whichever does best on held-out training sites. Ours: the same probes on the mean embedding of
 BrainLM and of Brain-JEPA, pretrained here for a few dozen updates per fold on the training sites; `brainlm_fc`, the
 correlations between parcels of what BrainLM makes of them; `tangent`, covariances of band-passed parcels in the tangent
-space of the training sites; `fc_aware`, tangent and BrainLM's correlations side by side.
+space of the training sites; `fc_aware`, those with BrainLM's correlations beside them or without, whichever does best
+on held-out training sites.
 
 AUROC is the mean over held-out sites, weighted by people; R2 and MAE (years) are over all people. Intervals and paired
 tests resample people within sites and classes, 2,000 times. `ratio` = AUROC of diagnosis of the best of ours / of the
@@ -142,12 +143,12 @@ def pretrained(family: str, people: People, train: Array) -> tuple[nn.Module, fl
 
 
 def gradients(people: People, train: Array, n: int) -> Gradients:
-    """Gradients of the mean connectivity of the training sites; a parcel that never varies anywhere would have none."""
+    """Gradients of the mean connectivity of the training sites, of the parcels that ever vary there."""
     z = np.stack([connectivity(people.series[k]) for k in np.flatnonzero(train)])
     known = np.isfinite(z).sum(0)
-    mean = np.tanh(np.nan_to_num(z).sum(0) / np.maximum(known, 1))
     varies = np.diag(known) > 0
-    return Gradients(people.places[varies].astype(np.float32), diffusion_map(mean[np.ix_(varies, varies)], n).astype(np.float32), {})
+    mean = np.tanh(np.nan_to_num(z).sum(0) / np.maximum(known, 1))[np.ix_(varies, varies)]
+    return Gradients(people.places[varies].astype(np.float32), diffusion_map(mean, n).astype(np.float32), {})
 
 
 @torch.no_grad()
@@ -202,7 +203,7 @@ def compute_features(people: People) -> dict[str, Features]:
 
 
 def alike(x: Array, train: Array) -> Array:
-    """Features (N, F) of which training rows have mean square length 1 about their mean."""
+    """Features (N, F), training rows of mean square length 1 about their mean."""
     centred = x - x[train].mean(0)
     return np.asarray(centred / np.sqrt((centred[train] ** 2).sum(1).mean()))
 
@@ -215,7 +216,7 @@ METHODS = {
     "brain_jepa": (("brain_jepa",), False),
     "brainlm_fc": (("brainlm_fc",), False),
     "tangent": (("tangent",), False),
-    "fc_aware": (("fc_aware",), False),
+    "fc_aware": (("tangent", "fc_aware"), False),
 }
 
 
