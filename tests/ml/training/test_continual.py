@@ -154,5 +154,4 @@ def test_sessions_of_the_simulation_are_forgotten_less_with_elastic_weights(tmp_
         found[strength] = learn_in_turn(cfg, model, both, scaler, strength, tmp_path)[1]
     plain, held = found.values()
     assert np.array_equal(plain[0], held[0], equal_nan=True)
-    print({"plain": plain.round(3).tolist(), "elastic": held.round(3).tolist()})
     assert held[0, 0] - held[1, 0] < plain[0, 0] - plain[1, 0]
