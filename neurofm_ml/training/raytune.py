@@ -76,16 +76,15 @@ def _tuner(cfg: SearchConfig, trainable: Any, settings: Sequence[search.Setting]
     from ray import tune
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
-    points = [{"trial": number, **setting} for number, setting in enumerate(settings)]
-    space = {name: tune.choice([point[name] for point in points]) for name in points[0]}  # every point is given
+    space = {name: tune.choice([setting[name] for setting in settings]) for name in settings[0]}  # every point is given
     return tune.Tuner(
         trainable,
         param_space=space,
         tune_config=tune.TuneConfig(
             metric="loss",
             mode="min",
-            num_samples=len(points),
-            search_alg=BasicVariantGenerator(points_to_evaluate=points),
+            num_samples=len(settings),
+            search_alg=BasicVariantGenerator(points_to_evaluate=list(settings)),
             scheduler=_scheduler(cfg),
             reuse_actors=True,  # a process imports torch once, not once per trial
         ),
@@ -126,9 +125,8 @@ def _trial(config: dict[str, Any], cfg: SearchConfig, objective: Objective, out:
     """One trial, in a process of Ray's."""
     from ray import tune
 
-    setting = {leaf.name: config[leaf.name] for leaf in cfg.space}
     for until in search.rungs(cfg):
-        loss = search.judge(cfg, objective, config["trial"], setting, until, out)
+        loss = search.judge(cfg, objective, _number(), config, until, out)
         tune.report({"loss": min(loss, WORST), "steps": until})
 
 
@@ -136,15 +134,21 @@ def _member(config: dict[str, Any], cfg: SearchConfig, objective: Objective, out
     """A trial of a population: what Ray keeps of it is all that it goes on from."""
     from ray import tune
 
-    number, setting = config["trial"], {leaf.name: config[leaf.name] for leaf in cfg.space}
-    folder = out / "trials" / f"{number:04d}"
-    done = _take_up(tune.get_checkpoint(), objective, search.changes(cfg, setting), folder)
+    folder = out / "trials" / f"{_number():04d}"
+    done = _take_up(tune.get_checkpoint(), objective, search.changes(cfg, config), folder)
     for until in (step for step in search.rungs(cfg) if step > done):
-        loss = search.judge_anew(cfg, objective, number, setting, until, out)
+        loss = search.judge_anew(cfg, objective, _number(), config, until, out)
         with tempfile.TemporaryDirectory() as kept:
             shutil.copytree(folder, kept, dirs_exist_ok=True)
             (Path(kept) / "done.json").write_text(json.dumps(until))
             tune.report({"loss": min(loss, WORST), "steps": until}, checkpoint=tune.Checkpoint.from_directory(kept))
+
+
+def _number() -> int:
+    """Which trial this is, in the order of their settings: Ray's ids end in it."""
+    from ray import tune
+
+    return int(tune.get_context().get_trial_id().rpartition("_")[2])
 
 
 def _take_up(parent: Any, objective: Objective, changes: dict[str, Any], folder: Path) -> int:

@@ -17,7 +17,9 @@ import pytest
 from neurofm_ml import presets
 from neurofm_ml.config import patch
 from neurofm_ml.presets import Leaf, SearchConfig
+from neurofm_ml.training.checkpoints import latest_checkpoint
 from neurofm_ml.training.search import changes, draw, find_best, read_record, rungs, search
+from neurofm_ml.training.trial import Pretraining
 
 BASE = patch(presets.pretrain("tiny"), {"train": {"steps": 80, "lr": 0.02}})
 LR = Leaf(name="train.lr", low=1e-3, high=3.0)
@@ -203,12 +205,39 @@ def test_a_killed_search_goes_on(tmp_path, method):
         assert all(len({r["steps"] for r in read_record(f)}) == len(read_record(f)) for f in before), "judged twice"
 
 
-@pytest.mark.slow
-def test_the_pretraining_job_is_searched(shards, scaler, tmp_path, monkeypatch, without_ray):
+# ---------------------------------------------------------------- pretraining
+SMALL = {"train": {"steps": 4, "batch_size": 2, "log_every": 2}, "model": {"d_model": 16, "n_heads": 2, "d_state": 4, "n_layers": 1}}
+
+
+@pytest.fixture
+def pretraining(shards, scaler, monkeypatch):
     monkeypatch.setattr("neurofm_ml.training.trial.load_scaler", lambda _: scaler)
-    small = {"train": {"steps": 12, "batch_size": 4, "log_every": 3}, "model": {"d_model": 16, "n_heads": 2, "d_state": 4, "n_layers": 1}}
+    return Pretraining(patch(presets.pretrain("tiny"), SMALL), (shards,), (), every=2, validation_batches=1)
+
+
+def test_a_stopped_run_goes_on_to_the_same_loss_and_is_not_judged_twice(pretraining, tmp_path):
+    first = pretraining({}, tmp_path / "a", 2)
+    assert latest_checkpoint(tmp_path / "a" / "checkpoints").step == 2
+    assert pretraining({}, tmp_path / "a", 4) == pretraining({}, tmp_path / "b", 4) != first
+    (tmp_path / "a" / "checkpoints").rename(tmp_path / "gone")
+    assert pretraining({}, tmp_path / "a", 2) == first  # as it stands in the metrics
+
+
+def test_a_run_takes_up_the_weights_of_another_with_settings_of_its_own(pretraining, tmp_path):
+    pretraining({}, tmp_path / "parent", 2)
+    (tmp_path / "child").mkdir()
+    faster = {"train": {"lr": 0.01}}
+    pretraining.inherit(faster, tmp_path / "child", tmp_path / "parent")
+    assert pretraining(faster, tmp_path / "child", 4) != pretraining({}, tmp_path / "parent", 4)
+    with pytest.raises(ValueError, match="holds a checkpoint of another run"):
+        pretraining({"train": {"lr": 0.02}}, tmp_path / "child", 6)
+
+
+@pytest.mark.slow
+def test_the_pretraining_job_is_searched(pretraining, shards, tmp_path, without_ray):
     space = (Leaf(name="train.lr", values=(1e-6, 3e-3)),)
-    cfg = SearchConfig(seed=0, size="tiny", base=patch(presets.pretrain("tiny"), small), space=space, n_trials=3, n_rungs=2)
+    base = patch(pretraining.base, {"train": {"steps": 12}})
+    cfg = SearchConfig(seed=0, size="tiny", base=base, space=space, n_trials=3, n_rungs=2)
     report = search(cfg, [shards], [], tmp_path)
     table = pd.read_parquet(tmp_path / "trials.parquet")
     assert all(check.passed for check in report.checks)
