@@ -21,6 +21,8 @@ ASSETS: list[dg.AssetsDefinition] = [
     atlas.foci,
     *models.PRETRAINED.values(),
     *models.ADAPTED.values(),
+    models.scaling_law,
+    models.best_config,
     evaluation.baselines,
     evaluation.scores,
     release.onnx,

@@ -28,9 +28,8 @@ LABELLED_DATASETS = dg.StaticPartitionsDefinition(LABELLED)
 MODALITIES = dg.StaticPartitionsDefinition([m for m in ALL_MODALITIES if any(m in c.modalities for c in CARDS.values())])
 CORPORA = dg.StaticPartitionsDefinition(list(corpora()))
 TABLES = dg.StaticPartitionsDefinition(list(tables()))
-RUNS = dg.MultiPartitionsDefinition(
-    {"size": dg.StaticPartitionsDefinition(list(SIZES)), "seed": dg.StaticPartitionsDefinition([str(seed) for seed in range(5)])}
-)
+BY_SIZE = dg.StaticPartitionsDefinition(list(SIZES))
+RUNS = dg.MultiPartitionsDefinition({"size": BY_SIZE, "seed": dg.StaticPartitionsDefinition([str(seed) for seed in range(5)])})
 
 #: A run may learn from every dataset; which ones it did is in its config.
 EVERY = dg.AllPartitionMapping()

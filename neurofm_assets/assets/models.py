@@ -3,8 +3,10 @@
 Two per family of models: what it learned from every dataset that is here, and what it became on the tasks of some.
 """
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -13,7 +15,7 @@ from neurofm_assets.checks import specs_for
 from neurofm_assets.compute import Compute
 from neurofm_assets.conditions import WEEKLY
 from neurofm_assets.config import dagster_config
-from neurofm_assets.partitions import EVERY, LABELLED, RUNS, modalities_of, read_by, run_of, told_apart_by
+from neurofm_assets.partitions import BY_SIZE, EVERY, LABELLED, RUNS, modalities_of, read_by, run_of, told_apart_by
 from neurofm_assets.store import Store
 from neurofm_ml import presets
 from neurofm_ml.jobs import JOBS, load_spec
@@ -106,3 +108,36 @@ ADAPTED = {
     if family == "neurofmx" or told_apart_by(RECIPES[family].modalities)
 }
 neurofmx_pretrained, neurofmx_adapted = PRETRAINED["neurofmx"], ADAPTED["neurofmx"]
+
+
+def study(name: str, job: str, preset: Callable[[str], Any], about: str) -> dg.AssetsDefinition:
+    """An asset that pretrains NeuroFMx many times on the datasets with decoding tasks, one per size."""
+    patch = dagster_config(JOBS[job].config, omit=("size",))
+
+    @dg.asset(
+        name=name,
+        description=about,
+        partitions_def=BY_SIZE,
+        group_name="models",
+        kinds={"pytorch"},
+        owners=OWNERS,
+        pool="gpu",
+        deps=DATA,
+        code_version=JOBS[job].version,
+        check_specs=specs_for(name, job, BY_SIZE),
+    )
+    def made(context: dg.AssetExecutionContext, config: patch, compute: Compute, store: Store) -> dg.MaterializeResult:  # type: ignore[valid-type]
+        size = context.partition_key
+        cfg = config.apply(preset(size))  # type: ignore[attr-defined]
+        base, chosen, left_out = store.choose(shards, cfg.base, LABELLED)
+        scalers = scalers_for(store, chosen, modalities_of(chosen))
+        spec = store.spec(context, job, dataclasses.replace(cfg, base=base), shards=chosen.values(), scaler=scalers)
+        return compute.launch(context, spec, resources(size), left_out)
+
+    return made
+
+
+scaling_law = study(
+    "scaling_law", "fit_scaling", presets.scaling, "How the validation loss falls with parameters and compute: three widths, three seeds."
+)
+best_config = study("best_config", "search", presets.search, "The changes to the pretraining config with the smallest validation loss.")

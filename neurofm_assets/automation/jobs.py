@@ -27,6 +27,7 @@ FAMILIES = {
     for family in models.PRETRAINED
     if family != "neurofmx"
 }
+study = dg.define_asset_job("study", [models.scaling_law, models.best_config], description="Scaling law and best config at one size.")
 judge = dg.define_asset_job("judge", [data.quality], description="Quality of one dataset, again.")
 
 #: Jobs that make the whole graph, in the order of its making.

@@ -11,8 +11,7 @@ import torch
 from tqdm import tqdm
 
 from neurofm_ml import gang
-from neurofm_ml.data.batches import Collate, build_vocabulary, readable
-from neurofm_ml.data.loader import Loader
+from neurofm_ml.data.batches import build_vocabulary
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler, load_scaler
 from neurofm_ml.data.shards import read_index
@@ -20,7 +19,7 @@ from neurofm_ml.knowledge.cards import DatasetCard
 from neurofm_ml.metrics import auroc, balanced_accuracy, r2
 from neurofm_ml.presets import AdaptLabelsConfig
 from neurofm_ml.training.curves import read_curves
-from neurofm_ml.training.label_decoders import LabelDecoder, Scale, answers, label_loss, save_label_decoder
+from neurofm_ml.training.label_decoders import LabelDecoder, Scale, answers, label_loss, mean_loss, save_label_decoder, windows
 from neurofm_ml.training.loop import fit
 from neurofm_ml.training.problems import provenance
 from neurofm_ml.training.saved import extend, load_model
@@ -56,16 +55,16 @@ def adapt_labels(cfg: AdaptLabelsConfig, pretrained: Path, shards: Sequence[Path
 
 
 def _adapt_one(cfg: AdaptLabelsConfig, base: Any, shards: Path, scaler: Scaler, out: Path) -> None:
-    """Fit the readout, then all; keep the better of the two on the validation windows."""
+    """Fit the readout, then all; keep what has the smaller loss on the validation windows."""
     card = load_card(shards)
     model = fresh(base, shards, scaler, cfg.seed)
-    best, quality = model, -np.inf
+    best, least = model, np.inf
     for stage in STAGES:
         model.encoder.requires_grad_(stage == "all")
         _fit(cfg, model, shards, scaler, out / "fits" / card.name / stage)
-        found = float(np.mean(list(score(table(model, shards, scaler, "validation"), card, "validation").values())))
-        if found > quality:
-            best, quality = copy.deepcopy(model), found
+        found = mean_loss(model, shards, scaler, "validation")
+        if found < least:
+            best, least = copy.deepcopy(model), found
     folder = out / "decoders" / card.name
     save_label_decoder(folder, best)
     pd.concat([table(best, shards, scaler, split) for split in ("validation", "test")]).to_parquet(folder / "labels.parquet")
@@ -75,11 +74,10 @@ def fresh(base: Any, shards: Path, scaler: Scaler, seed: int) -> LabelDecoder:
     """A decoder that knows the channels and labels of a dataset; its readouts are new."""
     vocabulary = build_vocabulary([shards])
     model = extend(base, vocabulary, seed)
-    collate = Collate([shards], model.vocabulary, scaler)
     numbers = {task for task, classes in vocabulary.labels.items() if not classes}
     found: dict[str, list[Array]] = {task: [] for task in numbers}
     if numbers:
-        for batch in Loader([shards], split="train", batch_size=64, seed=0, where=readable(shards), collate=collate).epoch():
+        for batch in windows(model, shards, scaler, "train").epoch():
             for task in numbers:
                 found[task].append(batch.labels[task].numpy())
     scales: dict[str, Scale] = {task: _scale(np.concatenate(values)) for task, values in found.items()}
@@ -93,8 +91,7 @@ def _scale(values: Array) -> Scale:
 
 
 def _fit(cfg: AdaptLabelsConfig, model: LabelDecoder, shards: Path, scaler: Scaler, out: Path) -> None:
-    collate = Collate([shards], model.encoder.vocabulary, scaler)
-    batches = Loader([shards], split="train", batch_size=cfg.train.batch_size, seed=cfg.seed, where=readable(shards), collate=collate)
+    batches = windows(model.encoder, shards, scaler, "train", cfg.train.batch_size, cfg.seed)
     described = f"{load_card(shards).name}, {out.name}"
     fit(model, batches, label_loss, cfg.train, out, seed=cfg.seed, provenance=provenance([shards]), description=described)
 
@@ -102,14 +99,14 @@ def _fit(cfg: AdaptLabelsConfig, model: LabelDecoder, shards: Path, scaler: Scal
 def table(model: LabelDecoder, shards: Path, scaler: Scaler, split: str) -> pd.DataFrame:
     """One row per window of a split and task whose label is known: dataset, task, split, recording, subject, start, truth
     (place among the classes, or the number), and said (K,) probabilities or (1,) the number."""
-    windows, index = pd.read_parquet(shards / "windows.parquet").set_index("key"), read_index(shards)
+    listed, index = pd.read_parquet(shards / "windows.parquet").set_index("key"), read_index(shards)
     rows: list[Mapping[str, Any]] = []
     for batch, said in answers(model, shards, scaler, split):
         for task, guesses in said.items():
             label = batch.labels[task].numpy()
             known = label >= 0 if model.classes[task] else np.isfinite(label)
             for i in np.flatnonzero(known):
-                about = windows.loc[index.key(int(batch.rows[i]))]
+                about = listed.loc[index.key(int(batch.rows[i]))]
                 rows.append(
                     {
                         "dataset": load_card(shards).name,

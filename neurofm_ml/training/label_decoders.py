@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neurofm_ml.data.batches import Collate
+from neurofm_ml.data.batches import Collate, neural_signals, readable
 from neurofm_ml.data.loader import Loader
+from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler
+from neurofm_ml.presets import RECIPES
 from neurofm_ml.training.checkpoints import load_weights, save_weights
 from neurofm_ml.training.saved import built, described
 from neurofm_ml.types import Batch, Latents
@@ -22,12 +24,9 @@ Scale = tuple[float, float]
 
 
 def pool(latents: Latents) -> Tensor:
-    """(B, 2 D) mean and deviation of the valid latents of each window."""
+    """(B, D) mean of the valid latents of each window. Not their spread: dropout would make it another number in training."""
     valid = latents.mask[..., None].to(latents.values)
-    n = valid.sum(1).clamp(min=1)
-    mean = (latents.values * valid).sum(1) / n
-    spread = ((latents.values - mean[:, None]).square() * valid).sum(1) / n
-    return torch.cat([mean, (spread + 1e-6).sqrt()], 1)
+    return (latents.values * valid).sum(1) / valid.sum(1).clamp(min=1)
 
 
 class LabelDecoder(nn.Module):
@@ -39,7 +38,7 @@ class LabelDecoder(nn.Module):
     def __init__(self, encoder: Any, classes: Mapping[str, tuple[str, ...]], scales: Mapping[str, Scale]) -> None:
         super().__init__()
         self.encoder, self.classes, self.scales = encoder, dict(classes), dict(scales)
-        width = 2 * encoder.cfg.d_model
+        width = encoder.cfg.d_model
         self.norm = nn.BatchNorm1d(width, affine=False)
         self.readout = nn.ModuleDict({task: nn.Linear(width, max(1, len(names))) for task, names in classes.items()})
 
@@ -49,7 +48,7 @@ class LabelDecoder(nn.Module):
         return {task: readout(pooled) for task, readout in self.readout.items()}
 
 
-def label_loss(model: LabelDecoder, batch: Batch, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+def label_loss(model: LabelDecoder, batch: Batch, *_: object) -> tuple[Tensor, dict[str, Tensor]]:
     """Cross-entropy of classes and squared error of numbers, over the windows whose label is known."""
     parts = {task: _task_loss(model, task, guess, batch.labels[task]) for task, guess in model(batch).items() if task in batch.labels}
     return torch.stack(list(parts.values())).mean(), parts
@@ -64,16 +63,28 @@ def _task_loss(model: LabelDecoder, task: str, guess: Tensor, label: Tensor) -> 
 
 
 @torch.no_grad()
+def mean_loss(model: LabelDecoder, shards: Path, scaler: Scaler, split: str) -> float:
+    """The loss over a split, each batch of windows counting for as many as it has."""
+    losses = [(len(batch.rows), label_loss(model.eval(), batch)[0].item()) for batch in windows(model.encoder, shards, scaler, split).epoch()]
+    return sum(n * loss for n, loss in losses) / sum(n for n, _ in losses)
+
+
+@torch.no_grad()
 def answers(model: LabelDecoder, shards: Path, scaler: Scaler, split: str) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
     """Batches of a split with what the decoder says: class probabilities (B, K), or the number (B, 1) in its own unit."""
-    model.eval()
-    collate = Collate([shards], model.encoder.vocabulary, scaler)
-    for batch in Loader([shards], split=split, batch_size=64, seed=0, collate=collate).epoch():
+    for batch in windows(model.encoder, shards, scaler, split).epoch():
         said = {}
-        for task, guess in model(batch).items():
+        for task, guess in model.eval()(batch).items():
             mean, std = model.scales.get(task, (0.0, 1.0))
             said[task] = guess.softmax(1) if model.classes[task] else guess * std + mean
         yield batch, said
+
+
+def windows(encoder: Any, shards: Path, scaler: Scaler, split: str, batch_size: int = 64, seed: int = 0) -> Loader:
+    """The windows of a split that the encoder can read."""
+    modalities = RECIPES[described(encoder)["family"]].modalities
+    collate = Collate([shards], encoder.vocabulary, scaler, signals=neural_signals(load_card(shards), modalities))
+    return Loader([shards], split=split, batch_size=batch_size, seed=seed, where=readable(shards, modalities), collate=collate)
 
 
 def save_label_decoder(folder: Path, model: LabelDecoder) -> None:
