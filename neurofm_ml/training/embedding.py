@@ -71,7 +71,7 @@ def _checked(activity: Array, behaviour: Array, cfg: EmbeddingConfig) -> Array:
         raise ValueError("activity has NaN or infinite entries; drop or repair them before fitting.")
     if len(activity) < cfg.segment:
         raise ValueError(f"activity has {len(activity)} bins; EmbeddingConfig.segment = {cfg.segment} needs at least as many.")
-    known = np.isfinite(behaviour).all(1)
+    known = np.asarray(np.isfinite(behaviour).all(1))
     if known.sum() < 2 or not np.ptp(behaviour[known], axis=0).all():
         raise ValueError("behaviour has a column that is constant or unknown throughout, which teaches nothing; leave it out.")
     return np.where(known[:, None], behaviour, np.nan)
