@@ -28,7 +28,7 @@ from neurofm_ml.types import Batch, StreamBatch
 UNITS, BIN_S, CHUNK_S, BUDGET_MS = 100, 0.02, 0.05, 5.0
 WARM_UP, CHUNKS, WINDOWS_S = 50, 1000, (1.0, 5.0, 20.0)
 TASK = "toy/velocity"
-SHAPE = {"bidirectional": False, "n_layers": 4, "d_model": 528, "n_heads": 8}
+SHAPE = {"bidirectional": False, "n_layers": 4, "d_model": 544, "n_heads": 8, "d_state": 16}
 
 
 def build() -> NeuroFMx:

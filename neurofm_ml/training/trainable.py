@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,9 @@ def own_rows(model: NeuroFMx, problem: Problem) -> Iterator[tuple[nn.Embedding, 
 class _Rows(nn.Module):
     """A table (N, D) of which some rows (n, D) are free."""
 
+    table: Tensor
+    rows: Tensor
+
     def __init__(self, table: Tensor, rows: list[int]) -> None:
         super().__init__()
         self.register_buffer("table", table.detach().clone())
@@ -66,7 +70,7 @@ class _Rows(nn.Module):
 def only_rows(table: nn.Embedding, rows: list[int]) -> Iterator[None]:
     """Inside, `rows` of a frozen table are a parameter of their own."""
     parametrize.register_parametrization(table, "weight", _Rows(table.weight, rows))
-    table.parametrizations["weight"].original.requires_grad_(True)
+    cast(Any, table).parametrizations["weight"].original.requires_grad_(True)
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ import copy
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -84,12 +84,26 @@ class Stream:
         return self.norm(values), mask
 
 
+class FewRows(nn.Module):
+    """A linear layer for a few rows: weight times rows, which reads the weight once, in the order it lies in memory."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) to (B, T, F)."""
+        y = (self.weight @ x.flatten(0, 1).T).T.unflatten(0, x.shape[:2])
+        return y if self.bias is None else y + self.bias
+
+
 def for_few_rows(module: M) -> M:
-    """A copy whose linear weights lie in memory input by input: the product with a few rows reads them once, in order."""
+    """A copy whose linear layers are made for few rows."""
     copied = copy.deepcopy(module).eval().requires_grad_(False)
-    for layer in copied.modules():
-        if isinstance(layer, nn.Linear):
-            layer.weight.data = layer.weight.data.T.contiguous().T
+    for parent in list(copied.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, nn.Linear):
+                setattr(parent, name, FewRows(layer))
     return copied
 
 
@@ -120,8 +134,8 @@ class Signal:
         """Put tokens, the first of which is at `begin`, after those at hand. The clock is theirs: rounding does not add up."""
         old, self.tokens, self.begin = self.tokens, new, begin
         if old is not None:
-            joined = {name: torch.cat([getattr(old, name), getattr(new, name)], dim=1) for name in ("tokens", "mask", "times")}
-            self.tokens = dataclasses.replace(new, **joined)
+            tokens, mask, times = (torch.cat([getattr(old, name), getattr(new, name)], 1) for name in ("tokens", "mask", "times"))
+            self.tokens = dataclasses.replace(new, tokens=tokens, mask=mask, times=times)
             self.begin -= old.tokens.shape[1] * float(new.dt[0])
 
     def read(self, origin: float) -> TokenizedSequence | None:
@@ -169,7 +183,7 @@ def _joined(rest: StreamBatch | None, missed: int, chunk: StreamBatch) -> Stream
     """The samples that wait, `missed` samples without a value, and those of the chunk."""
     if rest is None and not missed:
         return chunk
-    parts: dict[str, Tensor] = {}
+    parts: dict[str, Any] = {}
     for name, value in _timed(chunk).items():
         gap = value.new_zeros(value.shape[0], missed, *value.shape[2:])
         parts[name] = torch.cat([gap, value] if rest is None else [getattr(rest, name), gap, value], dim=1)
@@ -177,7 +191,8 @@ def _joined(rest: StreamBatch | None, missed: int, chunk: StreamBatch) -> Stream
 
 
 def _cut(stream: StreamBatch, part: slice) -> StreamBatch:
-    return dataclasses.replace(stream, **{name: value[:, part] for name, value in _timed(stream).items()})
+    parts: dict[str, Any] = {name: value[:, part] for name, value in _timed(stream).items()}
+    return dataclasses.replace(stream, **parts)
 
 
 def _timed(stream: StreamBatch) -> dict[str, Tensor]:
