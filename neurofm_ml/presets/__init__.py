@@ -26,7 +26,7 @@ from neurofm_ml.presets.embedding import EmbeddingConfig
 from neurofm_ml.presets.evaluation import BaselinesConfig, ScoreConfig
 from neurofm_ml.presets.families import RECIPES, Recipe
 from neurofm_ml.presets.labels import AdaptLabelsConfig, adapt_labels
-from neurofm_ml.presets.loop import FsdpConfig, TrainConfig
+from neurofm_ml.presets.loop import DeepSpeedConfig, FsdpConfig, TrainConfig
 from neurofm_ml.presets.meg_transformer import MEGTransformerConfig, MEGTransformerPretrainConfig, meg_transformer, meg_transformer_pretrain
 from neurofm_ml.presets.neurofmx import NeuroFMxConfig, neurofmx
 from neurofm_ml.presets.release import BundleConfig, CardConfig, OnnxConfig
@@ -53,6 +53,7 @@ __all__ = [
     "BundleConfig",
     "CardConfig",
     "ContinualConfig",
+    "DeepSpeedConfig",
     "DistillConfig",
     "EEGNetConfig",
     "EEGNetPretrainConfig",

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from neurofm_ml.config import config
-from neurofm_ml.presets.base import fraction, positive
+from neurofm_ml.presets.base import fraction, not_negative, positive
 
 
 @config
@@ -20,12 +20,28 @@ class FsdpConfig:
 
 
 @config
+class DeepSpeedConfig:
+    """What strategy "deepspeed" (ZeRO-3) exchanges at a time, in numbers (4 bytes each).
+
+    Gradients go out, and weights are fetched ahead, in messages of `bucket`; weights of up to `keep_whole` each process
+    keeps whole.
+    """
+
+    bucket: int = 50_000_000
+    keep_whole: int = 100_000
+
+    def __post_init__(self) -> None:
+        positive(self, "bucket")
+        not_negative(self, "keep_whole")
+
+
+@config
 class TrainConfig:
     """The one training loop: budget, optimiser, precision, strategy, checkpoints.
 
     `batch_size` is per process and micro-batch; `warmup` and `ema` are shares: of the steps, and of the
     old average kept at each update. Logged values are means over `log_every` steps. Of several processes each holds the
-    whole model ("ddp") or a share of its weights, gradients and optimiser ("fsdp"). With `activation_checkpointing` the
+    whole model ("ddp") or a share of its weights, gradients and optimiser ("fsdp", "deepspeed"). With `activation_checkpointing` the
     backward pass computes each block of the model again instead of keeping what is inside it.
     """
 
@@ -38,8 +54,9 @@ class TrainConfig:
     ema: float = 0.98
     accumulate: int = 1
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    strategy: Literal["single", "ddp", "fsdp"] = "single"
+    strategy: Literal["single", "ddp", "fsdp", "deepspeed"] = "single"
     fsdp: FsdpConfig = FsdpConfig()
+    deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     activation_checkpointing: bool = False
     compile: bool = False
     log_every: int = 10

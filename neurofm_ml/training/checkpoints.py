@@ -85,7 +85,7 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
 
 def identity(cfg: TrainConfig, seed: int, world: int) -> dict[str, Any]:
     """What makes a run that run. How its micro-batches are laid out on `world` processes does not."""
-    layout = ("strategy", "fsdp", "activation_checkpointing", "compile", "accumulate", "keep")
+    layout = ("strategy", "fsdp", "deepspeed", "activation_checkpointing", "compile", "accumulate", "keep")
     kept = {name: value for name, value in to_dict(cfg).items() if name not in layout}
     return {"seed": seed, **kept, "accumulate x processes": cfg.accumulate * world}
 

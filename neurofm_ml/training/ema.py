@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from neurofm_ml.training.sharding import local
+from neurofm_ml.training.sharding import gather_kept, local
 
 
 class Ema:
@@ -25,7 +25,7 @@ class Ema:
         self._average = [weights.clone() for weights in self._weights()]
 
     def _weights(self) -> list[torch.Tensor]:
-        return [local(p.detach()) for p in self._model.parameters()]
+        return [local(p).detach() for p in self._model.parameters()]
 
     @torch.no_grad()
     def update(self) -> None:
@@ -49,3 +49,4 @@ class Ema:
             kept = theirs.clone()
             theirs.copy_(mine)
             mine.copy_(kept)
+        gather_kept(self._model)

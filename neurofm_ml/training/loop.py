@@ -28,9 +28,10 @@ from neurofm_ml.training.ema import Ema
 from neurofm_ml.training.optimizer import pack_state, unpack_state
 from neurofm_ml.training.preemption import stop_requests
 from neurofm_ml.training.schedule import warmup_cosine
-from neurofm_ml.training.sharding import load_whole, whole
+from neurofm_ml.training.sharding import load_whole, weights_of, whole
 from neurofm_ml.training.strategies import Engine, gathered, launched, prepared
 from neurofm_ml.training.tracking import GpuMeter, Tracker
+from neurofm_ml.training.zero import ZeroEngine
 from neurofm_ml.types import Array, Check, Preempted
 
 log = logging.getLogger(__name__)
@@ -114,13 +115,13 @@ def fit(
     fabric = launched(cfg)
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices), stop_requests() as stop:
-        engine = Engine(fabric, model, cfg)
+        engine = (ZeroEngine if cfg.strategy == "deepspeed" else Engine)(fabric, model, cfg)
         run = _Run(engine, batches, loss, cfg, out, seed, dict(provenance or {}))
         with prepared(engine.model, cfg):
             start = run.resume()
             run.train(start, validate or (lambda _: {}), observe or (lambda *_: None), stop, description)
     with run.ema.swapped():
-        averaged = whole(engine.model.state_dict())
+        averaged = whole(weights_of(engine.model))
     model.cpu().eval().load_state_dict(averaged)
     curves = read_curves(out / "metrics.csv")
     if fabric.is_global_zero:
@@ -280,9 +281,9 @@ class _Run:
 
     def _save(self, step: int) -> None:
         chief, model = self.fabric.is_global_zero, self.engine.model
-        weights, optimizer = whole(model.state_dict(), chief), whole(pack_state(self.engine.optimizer, model), chief)
+        weights, optimizer = whole(weights_of(model), chief), whole(pack_state(self.engine.optimizer, model), chief)
         with self.ema.swapped():
-            ema = whole(model.state_dict(), chief)
+            ema = whole(weights_of(model), chief)
         if chief:
             state = {
                 "config": self.identity,

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from neurofm_ml.presets import TrainConfig
-from neurofm_ml.training.sharding import like
+from neurofm_ml.training.sharding import Share, like, moved, shared
+
+#: The number of updates, which is no share of anything.
+COUNT = "step"
 
 
 def adamw(model: nn.Module, cfg: TrainConfig) -> torch.optim.AdamW:
@@ -22,9 +25,13 @@ def adamw(model: nn.Module, cfg: TrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=cfg.lr, fused=True)
 
 
-def pack_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+def pack_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor | Share]:
     """State of every parameter that has been updated, as ``{"<parameter>|<quantity>": tensor}``."""
-    return {f"{name}|{key}": value for name, p in model.named_parameters() for key, value in optimizer.state.get(p, {}).items()}
+    return {
+        f"{name}|{key}": value if key == COUNT else shared(value, p)
+        for name, p in model.named_parameters()
+        for key, value in optimizer.state.get(moved(p), {}).items()
+    }
 
 
 def unpack_state(optimizer: torch.optim.Optimizer, model: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -33,5 +40,4 @@ def unpack_state(optimizer: torch.optim.Optimizer, model: nn.Module, state: Mapp
     for entry, value in state.items():
         name, key = entry.rsplit("|", 1)
         parameter = parameters[name]
-        # Counts of updates are no shares of anything.
-        optimizer.state[parameter][key] = like(value, parameter) if value.shape == parameter.shape else value.to(parameter.device)
+        optimizer.state[moved(parameter)][key] = value.to(parameter.device) if key == COUNT else like(value, parameter)

@@ -1,12 +1,13 @@
-"""Where a training runs: in one process, in several with a copy each (ddp), in several that share one model out (fsdp).
+"""Where a training runs: in one process, in several with a copy each (ddp), in several that share one model out (fsdp; ``zero``).
 
 The layers of a model that stand in an ``nn.ModuleList`` called `blocks` or `backbone`, at any depth, are gathered,
-computed again and compiled one by one; a model without them is one block. Under fsdp every process must call the same
+computed again and compiled one by one; a model without them is one block. Shared out, every process must call the same
 of them in an update, since a block is gathered when all call it; what else a batch uses may differ.
 """
 
 import copy
 import functools
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,6 +41,8 @@ def launched(cfg: TrainConfig) -> "Fabric":
     """Devices, precision and strategy. Several processes are started by torchrun, never from here."""
     from lightning_fabric import Fabric
 
+    if cfg.strategy == "deepspeed":
+        require_deepspeed()
     if cfg.strategy == "single":
         own = [int(os.environ.get("LOCAL_RANK", "0"))] if torch.cuda.is_available() else 1
         return Fabric(devices=own, precision=cfg.precision)
@@ -48,6 +51,12 @@ def launched(cfg: TrainConfig) -> "Fabric":
     fabric = Fabric(strategy=_strategy(cfg), devices=local, num_nodes=nodes, precision=cfg.precision)
     fabric.launch()
     return fabric
+
+
+def require_deepspeed() -> None:
+    """Raise ValueError where DeepSpeed is not installed."""
+    if importlib.util.find_spec("deepspeed") is None:
+        raise ValueError("TrainConfig.strategy is 'deepspeed', but DeepSpeed is not installed: pip install deepspeed, or choose 'fsdp'.")
 
 
 def gathered(fabric: "Fabric", mine: T) -> list[T]:
@@ -62,6 +71,8 @@ def gathered(fabric: "Fabric", mine: T) -> list[T]:
 def _strategy(cfg: TrainConfig) -> "Strategy":
     from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
 
+    if cfg.strategy == "deepspeed":
+        return DDPStrategy()  # it only starts the processes; the rest is DeepSpeed's
     if cfg.strategy == "ddp":
         # A batch may lack a modality, and with it the parameters of that modality's tokenizer.
         return DDPStrategy(find_unused_parameters=True)
@@ -123,13 +134,11 @@ class Unused:
         used = [isinstance(p, DTensor) or id(p) in leaves for p in model.parameters()]
         self._used.append(torch.tensor(used, device=total.device))
 
-    def clear(self, model: nn.Module, fabric: "Fabric") -> None:
-        """Take the gradients of unused parameters away, at the end of an update."""
+    def unused(self, model: nn.Module, fabric: "Fabric") -> list[nn.Parameter]:
+        """The parameters that no process has used since the last call, which is at the end of an update."""
         used = cast(Tensor, fabric.all_reduce(torch.stack(self._used).sum(0), reduce_op="sum"))
-        for parameter, n in zip(model.parameters(), used.tolist(), strict=True):
-            if not n:
-                parameter.grad = None
         self._used.clear()
+        return [parameter for parameter, n in zip(model.parameters(), used.tolist(), strict=True) if not n]
 
 
 def _leaves(total: Tensor) -> set[int]:
@@ -173,7 +182,8 @@ class Engine:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if self._unused:
-            self._unused.clear(self.model, self.fabric)
+            for parameter in self._unused.unused(self.model, self.fabric):
+                parameter.grad = None
         norm = self.fabric.clip_gradients(self._objective, self._stepper, max_norm=clip_norm, error_if_nonfinite=False)
         self._stepper.step()
         self.optimizer.zero_grad()
