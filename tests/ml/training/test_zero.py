@@ -2,6 +2,7 @@
 
 import importlib.util
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 from test_strategies import BFLOAT16, CFG, assert_alike, stopped, train
-from toy_training import ToyBatches, block_model, in_two_processes, plain_loss
+from torch import Tensor
+from toy_training import BlockModel, ToyBatch, ToyBatches, block_model, in_two_processes, plain_loss
 
 from neurofm_ml.config import patch
 from neurofm_ml.presets import DeepSpeedConfig, TrainConfig
-from neurofm_ml.training.checkpoints import load_checkpoint
+from neurofm_ml.training.checkpoints import load_checkpoint, save_weights
 from neurofm_ml.training.curves import read_curves
 from neurofm_ml.training.loop import fit
+from neurofm_ml.training.strategies import rank_and_world
 from neurofm_ml.training.zero import zero_config
 
 needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
@@ -82,11 +85,27 @@ def test_without_deepspeed_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
 
 
 # ---------------------------------------------------------------- the truth of one process
+def shallow_at_times(model: BlockModel, batch: ToyBatch, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
+    """A loss that leaves the last block out in every third update."""
+    values = model.into(batch.x + model.embedding(batch.k)[:, None])
+    for block in model.blocks[: 1 if round(progress * CFG.steps) % 3 == 1 else 2]:
+        values = block(values)
+    return (model.readout(values) - batch.y).square().mean(), {}
+
+
+def train_shallow(out: Path, changes: Mapping[str, Any]) -> None:
+    cfg, model = patch(CFG, changes), block_model()
+    rank, world = rank_and_world(cfg)
+    fit(model, ToyBatches(cfg.batch_size, rank, world), shallow_at_times, cfg, out, seed=3)
+    save_weights(out / f"rank-{rank}", model.state_dict(), {})
+
+
 def begin(out: Path) -> None:
     warnings.simplefilter("ignore")  # DeepSpeed's own, one for every message
     for name, changes in ZERO.items():
         train(out / name, changes)
     train(out / "bfloat16", {**APART, **BFLOAT16})
+    train_shallow(out / "shallow", APART)
     stopped(out / "resumed", APART, 7)
     train(out / "resumed", APART)
     stopped(out / "relay", APART, 5)
@@ -107,6 +126,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(out / "one", {"accumulate": 2})
     train(out / "one-accumulated", {"accumulate": 4})
     train(out / "one-bfloat16", {"accumulate": 2, **BFLOAT16})
+    train_shallow(out / "one-shallow", {"accumulate": 2})
     stopped(out / "relay", {"accumulate": 2}, 9)
     in_two_processes(finish, out)
     torch.set_num_threads(threads)
@@ -117,6 +137,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", ZERO)
 def test_two_processes_do_what_one_does(name: str, runs: Path) -> None:
     assert_alike(runs / name, runs / ("one-accumulated" if name == "accumulated" else "one"))
+
+
+@needs_deepspeed
+def test_a_block_that_is_left_out_keeps_neither_gradient_nor_step(runs: Path) -> None:
+    assert_alike(runs / "shallow", runs / "one-shallow")
+    optimizer = load_checkpoint(runs / "shallow/checkpoints/step-000012").optimizer
+    assert [int(optimizer[f"blocks.{i}.linear.weight|step"]) for i in (0, 1)] == [12, 8]
 
 
 @needs_deepspeed
