@@ -67,6 +67,7 @@ CLAIMS: Mapping[str, str] = {
     "files_are_named": "No row names a missing file, as `no_filename` does.",
     # models
     "loss_is_finite": "The loss is finite at every step.",
+    "resume_is_exact": "The last updates, made again from a checkpoint by everything built anew, end in the same weights.",
     "loss_fell": "The loss ends below where it began.",
     "a_trial_ended": "One trial of the search or more ended with a finite loss.",
     "best_is_inside": "The best settings do not lie at an end of what was searched.",

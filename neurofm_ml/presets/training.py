@@ -47,7 +47,7 @@ def pretrain(size: str, seed: int = 0) -> PretrainConfig:
             steps=200_000, batch_size=64, lr=6e-4, ema=0.999, precision="bf16-mixed", strategy="ddp", checkpoint_every=1000
         ),
         "large": TrainConfig(
-            steps=500_000, batch_size=64, lr=3e-4, ema=0.9999, precision="bf16-mixed", strategy="ddp", checkpoint_every=1000
+            steps=500_000, batch_size=64, lr=3e-4, ema=0.9999, precision="bf16-mixed", strategy="fsdp", checkpoint_every=1000
         ),
     }[checked_size(size)]
     return PretrainConfig(seed=seed, size=size, model=neurofmx(size), train=train)  # type: ignore[arg-type]

@@ -41,8 +41,10 @@ class Family:
 
     def read(self, cfg: Any, vocabulary: Vocabulary, shards: Sequence[Path], scaler: Scaler) -> ResumableIterable:
         """Endless batches of the training windows that hold something to read."""
-        if self.batches:
-            return self.batches(cfg, vocabulary, shards, scaler)
+        return (self.batches or self.evenly)(cfg, vocabulary, shards, scaler)
+
+    def evenly(self, cfg: Any, vocabulary: Vocabulary, shards: Sequence[Path], scaler: Scaler) -> Mixture:
+        """The same, every dataset drawn equally often."""
         names = dict.fromkeys(name for path in shards for name in neural_signals(load_card(path), self.modalities))
         collate = Collate(shards, vocabulary, scaler, signals=list(names))
         return mixture(cfg, shards, collate, {load_card(path).name: 1.0 for path in shards}, self.modalities)

@@ -65,7 +65,9 @@ def _task_loss(model: LabelDecoder, task: str, guess: Tensor, label: Tensor) -> 
 @torch.no_grad()
 def mean_loss(model: LabelDecoder, shards: Path, scaler: Scaler, split: str) -> float:
     """The loss over a split, each batch of windows counting for as many as it has."""
-    losses = [(len(batch.rows), label_loss(model.eval(), batch)[0].item()) for batch in windows(model.encoder, shards, scaler, split).epoch()]
+    losses = [
+        (len(batch.rows), label_loss(model.eval(), batch)[0].item()) for batch in windows(model.encoder, shards, scaler, split).epoch()
+    ]
     return sum(n * loss for n, loss in losses) / sum(n for n, _ in losses)
 
 

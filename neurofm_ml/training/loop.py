@@ -10,7 +10,7 @@ bits as one that was never interrupted; and two processes do what one does with 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -102,13 +102,16 @@ def fit(
     provenance: Mapping[str, str] | None = None,
     description: str = "training",
     observe: Observer | None = None,
+    checkpoint_at: Collection[int] = (),
+    quiet: bool = False,
 ) -> History:
     """Train `model` in place for ``cfg.steps`` updates; on return it carries the averaged weights, on the CPU, in eval mode.
 
     Writes ``checkpoints/``, ``metrics.csv`` and ``loss.png`` under `out`, and takes up there what an
     earlier call left; W&B follows where the environment asks for it (``tracking``). `validate` sees the averaged model
     at every checkpoint, `observe` is told the step and the means at every logged one, both on all processes alike.
-    `provenance` (data versions, code version, git revision) is kept in the checkpoints. After SIGTERM the next logged
+    `provenance` (data versions, code version, git revision) is kept in the checkpoints, of which there is one after the
+    updates `checkpoint_at` too. `quiet` shows no bar and is not followed by W&B. After SIGTERM the next logged
     step ends in a checkpoint and `Preempted`. Raises ValueError when the loss stops being finite, or when `out` holds
     the checkpoint of another run.
     """
@@ -116,7 +119,7 @@ def fit(
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices), stop_requests() as stop:
         engine = (ZeroEngine if cfg.strategy == "deepspeed" else Engine)(fabric, model, cfg)
-        run = _Run(engine, batches, loss, cfg, out, seed, dict(provenance or {}))
+        run = _Run(engine, batches, loss, cfg, out, seed, dict(provenance or {}), {*checkpoint_at, cfg.steps}, quiet)
         with prepared(engine.model, cfg):
             start = run.resume()
             run.train(start, validate or (lambda _: {}), observe or (lambda *_: None), stop, description)
@@ -164,10 +167,12 @@ class _Run:
         out: Path,
         seed: int,
         provenance: dict[str, str],
+        checkpoint_at: Collection[int],
+        quiet: bool,
     ) -> None:
         self.engine, self.fabric, self.batches, self.loss, self.cfg, self.out = engine, engine.fabric, batches, loss, cfg, out
         self.ema = Ema(engine.model, cfg.ema)
-        self.seed = seed
+        self.seed, self.checkpoint_at, self.quiet = seed, checkpoint_at, quiet
         self.identity, self.provenance = identity(cfg, seed, self.fabric.world_size), provenance
         self.seconds = 0.0
         self.meter = GpuMeter(self.fabric.device, self.fabric.world_size)
@@ -198,14 +203,14 @@ class _Run:
         self.engine.model.train()
         with (
             MetricsLog(self.out / "metrics.csv", start, writing=chief) as metrics,
-            self._tracker(chief and start < cfg.steps) as tracker,
-            tqdm(total=cfg.steps, initial=start, desc=description, unit="step", disable=None if chief else True) as bar,
+            self._tracker(chief and start < cfg.steps and not self.quiet) as tracker,
+            tqdm(total=cfg.steps, initial=start, desc=description, unit="step", disable=None if chief and not self.quiet else True) as bar,
         ):
             began = time.perf_counter() - self.seconds
             for step in range(start + 1, cfg.steps + 1):
                 self.pending.append(self._update(step, stream))
                 bar.update()
-                due = step % cfg.checkpoint_every == 0 or step == cfg.steps
+                due = step % cfg.checkpoint_every == 0 or step in self.checkpoint_at
                 if not (due or step % cfg.log_every == 0):
                     continue
                 means = self._means()

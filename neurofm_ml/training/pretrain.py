@@ -17,8 +17,10 @@ from neurofm_ml.presets import READ
 from neurofm_ml.training import brain_jepa, brainlm, eegnet, meg_transformer, neurofmx  # noqa: F401 (each adds itself to FAMILIES)
 from neurofm_ml.training.curriculum import Curriculum
 from neurofm_ml.training.families import FAMILIES
-from neurofm_ml.training.loop import fit
+from neurofm_ml.training.loop import History, fit
+from neurofm_ml.training.pictures import draw_window
 from neurofm_ml.training.problems import provenance
+from neurofm_ml.training.replay import LAST, resume_is_exact
 from neurofm_ml.training.saved import save_model
 from neurofm_ml.types import Report
 
@@ -34,18 +36,24 @@ def pretrain(name: str, cfg: Any, shards: Sequence[Path], scaler: Sequence[Path]
     used, missing = choose(cfg.datasets, shards, family.modalities)
     paths, scales = list(used.values()), load_scaler(scaler)
     vocabulary = build_vocabulary(paths)
-    torch.manual_seed(cfg.seed)
-    model: Any = family.build(cfg, vocabulary, paths, scales)
-    batches = family.read(cfg, vocabulary, paths, scales)
-    how: dict[str, Any] = {"seed": cfg.seed, "provenance": provenance(paths), "description": f"pretrain {name}"}
-    with family.beside(cfg, model):
+
+    def trained(folder: Path, **how: Any) -> tuple[Any, History]:
+        torch.manual_seed(cfg.seed)
+        model: Any = family.build(cfg, vocabulary, paths, scales)
+        batches = family.read(cfg, vocabulary, paths, scales)
         observe = batches.observe if isinstance(batches, Curriculum) else None
-        history = fit(model, batches, family.loss(cfg), cfg.train, out, observe=observe, **how)
+        told: dict[str, Any] = {"seed": cfg.seed, "provenance": provenance(paths), "description": f"pretrain {name}", "observe": observe}
+        with family.beside(cfg, model):
+            return model, fit(model, batches, family.loss(cfg), cfg.train, folder, **told, **how)
+
+    model, history = trained(out, checkpoint_at=[cfg.train.steps - LAST])
+    exact = resume_is_exact(lambda folder: trained(folder, quiet=True)[0].state_dict(), model.state_dict(), out)
     if gang.rank() == 0:
         save_model(out, model)
+        draw_window(model, next(iter(family.evenly(cfg, vocabulary, paths, scales))), out / "window.png")
         shutil.rmtree(out / "checkpoints")  # the finished weights stand beside them
     metrics = {**history.metrics, "parameters": model.n_parameters(), "datasets": ", ".join(used), "left_out": ", ".join(missing)}
-    return Report(metrics, (*history.checks, *family.checks(history)), history.shown)
+    return Report(metrics, (*history.checks, exact, *family.checks(history)), {**history.shown, "a window and its latents": "window.png"})
 
 
 def choose(wanted: Sequence[str] | None, shards: Sequence[Path], modalities: Sequence[str] = READ) -> tuple[Mapping[str, Path], list[str]]:

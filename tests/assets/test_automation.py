@@ -440,5 +440,5 @@ def test_what_costs_computing_is_off_until_it_is_switched_on() -> None:
 
 
 def test_the_jobs_cover_the_graph() -> None:
-    steps = {key for step in automation.STEPS for key in step.selection.resolve(ASSETS)}
+    steps = {key for job in automation.JOBS for key in job.selection.resolve(ASSETS)}
     assert steps == {asset.key for asset in ASSETS}

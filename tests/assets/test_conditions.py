@@ -181,7 +181,7 @@ def test_what_asks_for_a_gpu_has_no_condition(ran: Ran, store: Store, tmp_path: 
     conditioned = {spec.key.to_user_string() for asset in ASSETS for spec in asset.specs if spec.automation_condition}
     assert conditioned == {"quality", "shards", "scaler", "baselines", "onnx", "model_card", "bundle"}
     pooled = {spec.key.to_user_string() for asset in ASSETS for spec in asset.specs if asset.op.pool == "gpu"}
-    assert pooled == on_gpu | {key.to_user_string() for key in others}
+    assert pooled == on_gpu | {key.to_user_string() for key in others} | {"scaling_law", "best_config"}
 
 
 def test_one_unguarded_condition_would_launch_every_run(house: House) -> None:

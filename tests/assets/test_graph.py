@@ -16,7 +16,7 @@ from neurofm_assets.definitions import ASSETS
 from neurofm_ml import jobs
 from neurofm_ml.knowledge.cards import datasets
 
-PARTITIONS = ("DATASETS", "LABELLED_DATASETS", "MODALITIES", "CORPORA", "TABLES", "RUNS")
+PARTITIONS = ("DATASETS", "LABELLED_DATASETS", "MODALITIES", "CORPORA", "TABLES", "BY_SIZE", "RUNS")
 Ran = list[tuple[str, dict[str, Any]]]
 
 

@@ -35,7 +35,7 @@ def test_sizes_grow():
 
 def test_several_gpus_are_asked_for_by_sizes_that_use_them():
     for size in presets.SIZES:
-        assert (presets.pretrain(size).train.strategy == "ddp") == (presets.resources(size).gpus > 1)
+        assert (presets.pretrain(size).train.strategy in ("ddp", "fsdp")) == (presets.resources(size).gpus > 1)
 
 
 @pytest.mark.parametrize("make", [presets.neurofmx, presets.pretrain, presets.adapt, presets.resources])

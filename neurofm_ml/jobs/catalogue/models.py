@@ -27,7 +27,7 @@ for _family, _recipe in presets.RECIPES.items():
         f"pretrain_{_family}",
         _recipe.config,
         "2",
-        checks=claims("loss_is_finite", *OWN_CLAIMS.get(_family, ()), warn=("loss_fell",)),
+        checks=claims("loss_is_finite", *OWN_CLAIMS.get(_family, ()), warn=("loss_fell", "resume_is_exact")),
         resumes=True,
         shared=lambda cfg: cfg.train.strategy != "single",
     )(partial(pretrain, _family))
