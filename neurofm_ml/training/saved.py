@@ -54,5 +54,9 @@ def extend(model: Model, vocabulary: Vocabulary, seed: int) -> Model:
     wider = type(model)(model.cfg, model.vocabulary.union(vocabulary))
     state = wider.state_dict()
     for name, value in model.state_dict().items():
-        state[name][tuple(slice(n) for n in value.shape)] = value
+        if all(n <= m for n, m in zip(value.shape, state[name].shape, strict=True)):
+            state[name][tuple(slice(n) for n in value.shape)] = value
+        else:  # what the model learned of the data and a fresh one does not have, such as reference parcels
+            state[name] = value
+    wider.load_state_dict(state)
     return wider
