@@ -92,7 +92,8 @@ class MaskedBatchNorm(nn.BatchNorm1d):
     """Batch normalisation (Ioffe and Szegedy 2015) whose statistics are those of valid entries, however much is padded."""
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:  # type: ignore[override]
-        """x (B, F, T), valid (B, 1, T) -> (B, F, T), 0 where not valid."""
+        """x (B, F, T), valid (B, 1, T) -> (B, F, T), 0 where not valid. In float32 whatever the precision of the layers around it."""
+        x = x.float()
         mean, variance = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
         if self.training:
             n = valid.sum()

@@ -32,6 +32,7 @@ def merged(batch: Batch, modality: str) -> StreamBatch:
         first,
         values=torch.cat([s.values for s in every], 2),
         mask=torch.stack([s.mask for s in every]).any(0),
+        seen=torch.cat([s.valid for s in every], 2),
         ids=torch.cat([s.ids for s in every], 1),
         channel_mask=torch.cat([s.channel_mask & s.mask.any(1, keepdim=True) for s in every], 1),
         positions=torch.cat(places, 1).to(first.values),

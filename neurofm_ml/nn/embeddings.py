@@ -24,7 +24,8 @@ class FourierFeatures(nn.Module):
         self.register_buffer("frequencies", torch.randn(n_dims, n_features, generator=generator) / scale)
 
     def forward(self, points: Tensor) -> Tensor:
-        phase = 2 * math.pi * points @ self.frequencies
+        # By hand: a matrix product in bfloat16 would be off by large parts of a turn.
+        phase = 2 * math.pi * (points[..., None] * self.frequencies).sum(-2)
         return torch.cat([phase.sin(), phase.cos()], -1)
 
 

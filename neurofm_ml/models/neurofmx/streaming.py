@@ -62,7 +62,7 @@ class Stream:
         values, mask = self._latents(first, self.n_bins - first)
         for signal in self.signals.values():
             signal.forget(self.model.cfg.context)
-        times = self.t0 + self.dt * (torch.arange(first, self.n_bins, dtype=torch.float64) + 0.5)
+        times = self.t0 + self.dt * (torch.arange(first, self.n_bins, dtype=torch.float64, device=values.device) + 0.5)
         latents = Latents(values, times.expand(len(values), -1), mask)
         return Prediction(latents, {task: head(values) for task, head in self.behaviour.items()})
 
