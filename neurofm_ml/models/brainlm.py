@@ -9,7 +9,7 @@ Shapes: B batch, P patches, C parcels, S samples of a patch, D width.
 from torch import Tensor, nn
 
 from neurofm_ml.data.batches import Vocabulary
-from neurofm_ml.nn.attention import SLOW, AxialBlock, Rotary
+from neurofm_ml.nn.attention import SLOW, AxialBlock, Rotary, local
 from neurofm_ml.nn.filling import Filler, ParcelEncoder, latents, pooled
 from neurofm_ml.nn.parcels import ParcelIdentity, PatchEmbedding, Patches, cut, fmri
 from neurofm_ml.presets import BrainLMConfig
@@ -76,7 +76,10 @@ class CausalEncoder(nn.Module):
         super().__init__()
         self.embed = PatchEmbedding(n_samples, d_model)
         self.rotary = Rotary(d_model // n_heads, SLOW)
-        self.blocks = nn.ModuleList(AxialBlock(d_model, n_heads) for _ in range(n_layers))
+        blocks = [AxialBlock(d_model, n_heads, causal=True) for _ in range(n_layers)]
+        for block in blocks:
+            local(block.in_time)
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(d_model, elementwise_affine=False)
 
     def forward(self, patches: Patches, who: Tensor, dt: Tensor, mask: Tensor) -> Tensor:

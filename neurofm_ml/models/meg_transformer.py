@@ -1,8 +1,7 @@
 """A transformer of magnetoencephalography: tokens are patches of single sensors, and attention is factorised.
 
-Each block attends over time within a sensor, rotary in seconds, then over the sensors of a patch of time (Arnab et al. 2021,
-"ViViT", model 3), at a cost of P + C for each token instead of P C. Who a sensor is comes from its place, or from a row
-of the vocabulary where two share one, as the gradiometers of a pair do.
+Each block attends over time within a sensor, rotary in seconds, then over the sensors of a patch of time. Who a sensor is
+comes from its place, or from a row of the vocabulary where two share one, as the gradiometers of a pair do.
 
 Shapes: B batch, T samples, P patches of time, C sensors, S samples of a patch, D width, H heads.
 """
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from neurofm_ml.data.batches import Vocabulary
 from neurofm_ml.models.merged import merged
-from neurofm_ml.nn.attention import Attention, Rotary, feed_forward
+from neurofm_ml.nn.attention import AxialBlock, Rotary
 from neurofm_ml.presets import MEGTransformerConfig
 from neurofm_ml.tokenizers.base import Tokenizer
 from neurofm_ml.types import Batch, Latents, StreamBatch
@@ -50,7 +49,7 @@ class MEGTransformer(nn.Module):
         self.sensors = Sensors(cfg, vocabulary)
         self.embed = nn.Linear(cfg.n_samples, cfg.d_model)
         self.rotary = Rotary(cfg.d_model // cfg.n_heads, PERIODS)
-        self.blocks = nn.ModuleList(FactorisedBlock(cfg.d_model, cfg.n_heads) for _ in range(cfg.n_layers))
+        self.blocks = nn.ModuleList(AxialBlock(cfg.d_model, cfg.n_heads, causal=False) for _ in range(cfg.n_layers))
         self.norm = nn.LayerNorm(cfg.d_model)
         self.fill = nn.Linear(cfg.d_model, cfg.n_samples)
 
@@ -77,23 +76,3 @@ class MEGTransformer(nn.Module):
     def n_parameters(self) -> int:
         """Parameters shared by all sessions: without the rows of sensors known by name."""
         return sum(p.numel() for name, p in self.named_parameters() if "channels.table" not in name)
-
-
-class FactorisedBlock(nn.Module):
-    """Attention over time, attention over sensors, feed-forward, each on its normalised input."""
-
-    def __init__(self, d_model: int, n_heads: int) -> None:
-        super().__init__()
-        self.norms = nn.ModuleList(nn.LayerNorm(d_model) for _ in range(2))
-        self.in_time, self.in_space = Attention(d_model, n_heads), Attention(d_model, n_heads)
-        self.feed = feed_forward(d_model)
-
-    def forward(self, x: Tensor, angles: Tensor, valid: Tensor) -> Tensor:
-        """x (B, P, C, D), angles (B, 1, P, D / 2H), valid (B, P, C) -> (B, P, C, D)."""
-        b, _, c, _ = x.shape
-        own = self.norms[0](x).transpose(1, 2).flatten(0, 1)
-        mixed = self.in_time(own, angles.repeat_interleave(c, 0), valid.mT.flatten(0, 1)[:, None, None])
-        x = x + mixed.unflatten(0, (b, c)).transpose(1, 2)
-        here = self.in_space(self.norms[1](x).flatten(0, 1), None, valid.flatten(0, 1)[:, None, None])
-        x = x + here.unflatten(0, (b, -1))
-        return x + self.feed(x)

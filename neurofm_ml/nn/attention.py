@@ -4,7 +4,7 @@ Rotary embedding (Su et al. 2021) turns queries and keys by angles proportional 
 make of each other depends on the time between them, whatever the sampling rate. Everything runs through PyTorch's
 fused `scaled_dot_product_attention`.
 
-Shapes: B batch, T tokens, P patches of time, C parcels, H heads, D width.
+Shapes: B batch, T tokens, P patches of time, C channels (or parcels), H heads, D width.
 """
 
 import math
@@ -90,21 +90,27 @@ class Block(nn.Module):
 
 
 class AxialBlock(nn.Module):
-    """Attention of each parcel to its own past, then of each patch to its own parcels (Bertasius et al. 2021), then
-    feed-forward: causal in time, at a cost of P + C for each token instead of P C."""
+    """Attention over time within a channel, then over the channels of a patch of time, then feed-forward, each on its
+    normalised input (Bertasius et al. 2021; Arnab et al. 2021, model 3), at a cost of P + C for each token instead of P C.
 
-    def __init__(self, d_model: int, n_heads: int) -> None:
+    causal: a channel reads its own past alone.
+    """
+
+    def __init__(self, d_model: int, n_heads: int, causal: bool) -> None:
         super().__init__()
+        self.causal = causal
         self.norms = nn.ModuleList(nn.LayerNorm(d_model) for _ in range(2))
-        self.in_time, self.in_space = local(Attention(d_model, n_heads)), Attention(d_model, n_heads)
+        self.in_time, self.in_space = Attention(d_model, n_heads), Attention(d_model, n_heads)
         self.feed = feed_forward(d_model)
 
     def forward(self, x: Tensor, angles: Tensor, mask: Tensor) -> Tensor:
         """x (B, P, C, D), angles (B, 1, P, D / 2H), mask (B, P, C) True = valid -> (B, P, C, D)."""
         b, p, c, _ = x.shape
-        past = torch.ones(p, p, dtype=torch.bool, device=x.device).tril() & mask.mT.flatten(0, 1)[:, None, None]
+        then = mask.mT.flatten(0, 1)[:, None, None]
+        if self.causal:
+            then = then & torch.ones(p, p, dtype=torch.bool, device=x.device).tril()
         own = self.norms[0](x).transpose(1, 2).flatten(0, 1)
-        x = x + self.in_time(own, angles.repeat_interleave(c, 0), past).unflatten(0, (b, c)).transpose(1, 2)
+        x = x + self.in_time(own, angles.repeat_interleave(c, 0), then).unflatten(0, (b, c)).transpose(1, 2)
         here = self.norms[1](x).flatten(0, 1)
         x = x + self.in_space(here, None, mask.flatten(0, 1)[:, None, None]).unflatten(0, (b, p))
         return x + self.feed(x)

@@ -11,9 +11,8 @@ from neurofm_ml import presets
 from neurofm_ml.config import patch
 from neurofm_ml.data.batches import Vocabulary
 from neurofm_ml.models import MEGTransformer
-from neurofm_ml.models.meg_transformer import FactorisedBlock
 from neurofm_ml.models.merged import merged
-from neurofm_ml.nn.attention import Rotary, rotate
+from neurofm_ml.nn.attention import AxialBlock, Rotary, rotate
 from neurofm_ml.training.meg_transformer import loss
 
 CFG = patch(presets.meg_transformer_pretrain("tiny"), {"model": {"d_model": 16, "n_heads": 2}})
@@ -30,7 +29,7 @@ def batch(make_batch):
     return make_batch("meg", seconds=1.0)
 
 
-def alone(block: FactorisedBlock, x: Tensor, angles: Tensor, valid: Tensor) -> Tensor:
+def alone(block: AxialBlock, x: Tensor, angles: Tensor, valid: Tensor) -> Tensor:
     """The block on one window (P, C, D), token by token: what it may read is listed, then weighed."""
     for norm, attention, along in ((block.norms[0], block.in_time, 0), (block.norms[1], block.in_space, 1)):
         mixed = torch.zeros_like(x)
@@ -50,7 +49,7 @@ def alone(block: FactorisedBlock, x: Tensor, angles: Tensor, valid: Tensor) -> T
 
 def test_a_block_against_a_loop():
     torch.manual_seed(0)
-    block, x = FactorisedBlock(8, 2), torch.randn(2, 4, 3, 8)
+    block, x = AxialBlock(8, 2, causal=False), torch.randn(2, 4, 3, 8)
     valid = torch.ones(2, 4, 3, dtype=torch.bool)
     valid[0, :, 2], valid[1, 3] = False, False
     times = torch.rand(2, 4)

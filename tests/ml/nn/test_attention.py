@@ -83,14 +83,14 @@ def test_a_window_without_a_token_is_finite_and_so_is_its_gradient(x, times):
 def test_axial_block_reads_what_it_may(what, reads):
     """A token of parcel 0 and patch 3: what of the rest moves it."""
     torch.manual_seed(0)
-    block, rotary = AxialBlock(D, H).eval(), Rotary(D // H, (1.0, 100.0))
+    block, rotary = AxialBlock(D, H, causal=True).eval(), Rotary(D // H, (1.0, 100.0))
     x, mask = torch.randn(1, 6, 4, D), torch.ones(1, 6, 4, dtype=torch.bool)
     mask[:, :, 3] = False
     angles = rotary(torch.arange(6.0)[None])
     where = {"past": (1, 0), "future": (4, 0), "other parcel's past": (1, 2), "padding": (2, 3)}[what]
     moved = x.clone()
     moved[(0, *where)] *= 2
-    two = torch.nn.ModuleList([block, AxialBlock(D, H).eval()])
+    two = torch.nn.ModuleList([block, AxialBlock(D, H, causal=True).eval()])
 
     def run(values):
         for layer in two:
