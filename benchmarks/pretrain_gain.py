@@ -183,9 +183,9 @@ def fit_both(cell: Cell, shards: dict[str, Path], scalers: Sequence[Path], steps
 
 def from_pretrained(base: NeuroFMx, problem: Problem, scaler: Scaler, seed: int) -> NeuroFMx:
     """Of no fit, a short one and a long one the best on validation; the first quarter of a fit is for rows and readout."""
-    candidates = [adapted_to(base, problem, scaler, seed)]
+    candidates = [adapted_to(base, [problem], scaler, seed)]
     for updates in UPDATES:
-        model = adapted_to(base, problem, scaler, seed)
+        model = adapted_to(base, [problem], scaler, seed)
         with fitting(model, presets.AdaptConfig(seed=seed, size="tiny", train=PRETRAIN, method="new_units"), problem):
             fitted(model, problem, scaler, ROWS_LR, updates // 4, seed)
         candidates.append(fitted(model, problem, scaler, LR, updates - updates // 4, seed))

@@ -74,7 +74,7 @@ def fine_tune(cfg: AdaptConfig, base: NeuroFMx, problem: Problem, scaler: Scaler
 
     Few labels overfit: then what other recordings taught is the better decoder.
     """
-    model = adapted_to(base, problem, scaler, cfg.seed)
+    model = adapted_to(base, [problem], scaler, cfg.seed)
     before, unfitted = validation_r2(model, problem, scaler), copy.deepcopy(model)
     with fitting(model, cfg, problem):
         history = fit_decoder(model, problem, scaler, cfg.train, cfg.augment, out, cfg.seed)

@@ -97,9 +97,7 @@ def continual(cfg: ContinualConfig, pretrained: Path, shards: Sequence[Path], sc
     scale, problems = load_scaler(scaler), decoding_problems(cfg.datasets, shards)
     if len(problems) < 2:
         raise ValueError(f"{problems[0].name} is the only decoding problem here, and nothing comes after it; add recordings or datasets.")
-    begun = load_model(pretrained)
-    for problem in problems:
-        begun = adapted_to(begun, problem, scale, cfg.seed)
+    begun = adapted_to(load_model(pretrained), problems, scale, cfg.seed)
     rows, models = [], {}
     for way, strength in (("plain", 0.0), ("elastic", cfg.strength)):
         models[way], r2s = learn_in_turn(cfg, copy.deepcopy(begun), problems, scale, strength, out / "fits")
@@ -107,10 +105,10 @@ def continual(cfg: ContinualConfig, pretrained: Path, shards: Sequence[Path], sc
             {"way": way, "after": problems[i].name, "on": problems[j].name, "r2": r2s[i, j]}
             for i, j in zip(*np.tril_indices(len(problems)), strict=True)
         ]
-    save_model(out, models["elastic"])
-    shutil.rmtree(out / "fits")
     table = pd.DataFrame(rows)
     table.to_csv(out / "turns.csv", index=False)
+    save_model(out, models["elastic"])
+    shutil.rmtree(out / "fits")
     numbers = {f"{way}.{name}": value for way, own in table.groupby("way") for name, value in summary(own).items()}
     forgotten = {way: numbers[f"{way}.forgotten"] for way in ("elastic", "plain")}
     checks = (

@@ -3,7 +3,7 @@
 Shapes: T grid bins of a block, K target columns.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,11 +107,11 @@ def from_scratch(cfg: NeuroFMxConfig, problem: Problem, scaler: Scaler, seed: in
     return model
 
 
-def adapted_to(base: NeuroFMx, problem: Problem, scaler: Scaler, seed: int) -> NeuroFMx:
-    """A copy of `base` that can be fitted to `problem`; a session it has never seen starts from its tuning maps."""
-    model = extend(base, build_vocabulary([problem.shards]), seed)
-    if not base.vocabulary.session_row(f"{problem.dataset}/{problem.session}"):
-        embed_by_tuning(model, [problem], scaler)
+def adapted_to(base: NeuroFMx, problems: Sequence[Problem], scaler: Scaler, seed: int) -> NeuroFMx:
+    """A copy of `base` that can be fitted to any of `problems`; sessions it has never seen start from their tuning maps."""
+    model = extend(base, build_vocabulary(list(dict.fromkeys(problem.shards for problem in problems))), seed)
+    unseen = [problem for problem in problems if not base.vocabulary.session_row(f"{problem.dataset}/{problem.session}")]
+    embed_by_tuning(model, unseen, scaler)
     return model
 
 

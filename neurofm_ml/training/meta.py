@@ -96,9 +96,7 @@ def meta_train(cfg: MetaConfig, pretrained: Path, shards: Sequence[Path], scaler
 
 def as_new(base: NeuroFMx, problems: Sequence[Problem], scaler: Scaler, seed: int) -> NeuroFMx:
     """`base` with every session as if it had never been seen, and the tables that say so frozen."""
-    model = base
-    for problem in problems:
-        model = adapted_to(model, problem, scaler, seed)
+    model = adapted_to(base, problems, scaler, seed)
     embed_by_tuning(model, problems, scaler)
     nn.init.zeros_(model.session.weight)
     for module in model.modules():

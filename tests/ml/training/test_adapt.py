@@ -114,7 +114,7 @@ def test_a_seed_fixes_the_low_rank_start_and_leaves_the_global_generator(base, p
 def test_a_session_never_seen_is_fitted_by_its_rows_alone(tmp_path, problem, scaler):
     torch.manual_seed(0)
     stranger = NeuroFMx(CFG, Vocabulary({"calcium": ("toy/a/calcium/0",)}, ("toy/a",), {})).eval()
-    begun = adapted_to(stranger, problem, scaler, seed=3).state_dict()
+    begun = adapted_to(stranger, [problem], scaler, seed=3).state_dict()
     cfg = config("new_units")
     model, _ = fine_tune(cfg, stranger, problem, scaler, tmp_path)
     shared = [n for n in begun if n not in HEADS | TABLES]

@@ -30,6 +30,7 @@ from neurofm_ml.training.decoders import (
 )
 from neurofm_ml.training.problems import Problem
 from neurofm_ml.training.saved import load_model, save_model
+from neurofm_ml.training.trainable import own_rows
 from neurofm_ml.training.tuning import embed_by_tuning
 
 CFG = patch(presets.neurofmx("tiny"), {"d_model": 16, "n_heads": 2, "d_state": 4})
@@ -83,14 +84,24 @@ def test_extending_by_what_is_known_changes_nothing(vocabulary):
 
 def test_a_session_never_seen_starts_from_its_tuning_maps(shards, scaler, problem):
     base = model_of(Vocabulary({"calcium": ("toy/a/calcium/0",)}, ("toy/a",), {}))
-    adapted = adapted_to(base, problem, scaler, seed=3)
+    adapted = adapted_to(base, [problem], scaler, seed=3)
     expected = extend(base, build_vocabulary([shards]), seed=3)
     assert not torch.equal(adapted.tokenizer("spikes").channels.table.weight, expected.tokenizer("spikes").channels.table.weight)
     embed_by_tuning(expected, [problem], scaler)
     assert torch.equal(adapted.tokenizer("spikes").channels.table.weight, expected.tokenizer("spikes").channels.table.weight)
     known = model_of(build_vocabulary([shards]))
-    again = adapted_to(known, problem, scaler, seed=3)
+    again = adapted_to(known, [problem], scaler, seed=3)
     assert torch.equal(again.tokenizer("spikes").channels.table.weight, known.tokenizer("spikes").channels.table.weight)
+
+
+def test_every_session_never_seen_starts_from_its_tuning_maps(shards, scaler, problems):
+    """Those of one dataset become known together, with the first of them."""
+    both = [next(p for p in problems if p.inputs == ("spikes",) and p.session == session) for session in ("one", "two")]
+    base = model_of(Vocabulary({"calcium": ("toy/a/calcium/0",)}, ("toy/a",), {}))
+    found, alone = (adapted_to(base, chosen, scaler, seed=3) for chosen in (both, both[1:]))
+    for problem, other in zip(both, (adapted_to(base, both[:1], scaler, seed=3), alone), strict=True):
+        (rows,) = (own for table, own in own_rows(found, problem) if table is found.tokenizer("spikes").channels.table)
+        assert torch.equal(*(model.tokenizer("spikes").channels.table.weight[rows] for model in (found, other)))
 
 
 # ---------------------------------------------------------------- whole blocks
