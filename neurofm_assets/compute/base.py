@@ -10,7 +10,7 @@ import dagster as dg
 
 from neurofm_assets.checks import finite, results_of
 from neurofm_ml import jobs
-from neurofm_ml.config import to_dict
+from neurofm_ml.config import from_dict, to_dict
 from neurofm_ml.files import write_json
 from neurofm_ml.jobs import JobResult, JobSpec
 from neurofm_ml.presets import Resources
@@ -27,12 +27,12 @@ class Compute(dg.ConfigurableResource):
     ) -> dg.MaterializeResult:
         """The artifact of `spec`: found when it was made before, else computed.
 
-        `left_out` names the datasets that are not here, for the log and the metadata.
+        Of `resources`, a job that one process does gets one GPU: the others would be paid for and idle. `left_out` names the datasets that are not here, for the log and the metadata.
         """
         if left_out:
             context.log.info(f"left out, since not here: {', '.join(left_out)}")
         try:
-            result = jobs.find(spec) or self.compute(context, spec, resources)
+            result = jobs.find(spec) or self.compute(context, spec, resources if _is_shared(spec) else resources.of_one_process)
         except ValueError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         context.log.info(f"{'found' if result.reused else 'made'} {result.path}")
@@ -45,6 +45,12 @@ class Compute(dg.ConfigurableResource):
     def sweep(self, instance: dg.DagsterInstance) -> list[str]:
         """Stop what cancelled runs left at work elsewhere; gives its names."""
         return []
+
+
+def _is_shared(spec: JobSpec) -> bool:
+    """Whether every process of a gang works on the job."""
+    job = jobs.JOBS[spec.job]
+    return job.shared(from_dict(job.config, spec.config))
 
 
 def write_job_file(spec: JobSpec, fingerprint: str) -> Path:

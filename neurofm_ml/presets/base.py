@@ -1,5 +1,7 @@
 """What all presets share: sizes, splits, what a run asks of its machine, and the checks of numbers."""
 
+from dataclasses import replace
+
 from neurofm_ml.config import config
 
 SIZES = ("tiny", "small", "medium", "large")
@@ -41,6 +43,12 @@ class Resources:
     cpus: int = 2
     memory_gb: int = 4
     hours: float = 1.0
+
+    @property
+    def of_one_process(self) -> "Resources":
+        """What is left where one process does the work: one GPU of those asked for, and its share of one machine."""
+        gpus = max(self.gpus, 1)
+        return replace(self, nodes=1, gpus=min(self.gpus, 1), cpus=self.cpus // gpus, memory_gb=self.memory_gb // gpus)
 
 
 def resources(size: str) -> Resources:

@@ -1,5 +1,6 @@
 """The forms of Compute: the same artifact and the same page, whichever runs the job."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -17,8 +19,8 @@ from neurofm_assets.assets.data import recordings
 from neurofm_assets.compute import InProcess, Subprocess, materialization
 from neurofm_assets.resources import resources_for
 from neurofm_assets.store import Store
-from neurofm_ml import jobs
-from neurofm_ml.config import to_dict
+from neurofm_ml import jobs, presets
+from neurofm_ml.config import patch, to_dict
 from neurofm_ml.jobs import JobResult, JobSpec, load_result
 from neurofm_ml.presets import Resources
 from neurofm_ml.types import EXIT_BAD_INPUT
@@ -80,6 +82,29 @@ def test_an_unknown_environment_is_refused() -> None:
         resources_for("cluster")
 
 
+@pytest.mark.parametrize(
+    ("job", "cfg", "asked"),
+    [
+        ("pretrain_neurofmx", presets.pretrain("large"), presets.resources("large")),
+        ("pretrain_neurofmx", patch(presets.pretrain("medium"), {"train": {"strategy": "single"}}), presets.resources("small")),
+        ("pretrain_eegnet", presets.RECIPES["eegnet"].preset("medium", 0), presets.resources("small")),
+        ("fit_scaling", presets.scaling("medium"), presets.resources("small")),
+        ("adapt", presets.adapt("medium"), presets.resources("medium")),
+    ],
+)
+def test_gpus_that_no_process_would_use_are_not_asked_for(job: str, cfg: Any, asked: Resources, tmp_path: Path) -> None:
+    given = []
+
+    class Kept(InProcess):
+        def compute(self, context: dg.AssetExecutionContext, spec: JobSpec, resources: Resources) -> JobResult:
+            given.append(dataclasses.replace(resources, hours=asked.hours))
+            return result()
+
+    spec = JobSpec(job=job, config=to_dict(cfg), out=str(tmp_path))
+    Kept().launch(dg.build_asset_context(), spec, presets.resources(cfg.size))
+    assert given == [asked]
+
+
 # ---------------------------------------------------------------- a process of its own
 def test_a_real_job_in_a_process_reports_through_pipes(materialize: Materialize, store: Store) -> None:
     made = materialize("recordings", key="simulation", compute=Subprocess())
@@ -132,6 +157,7 @@ def test_a_worker_that_was_stopped_is_taken_up_again(script: str, materialize: M
         ("sys.exit(75)", "exit code 75 and no result"),
         ("os.kill(os.getpid(), 9)", "exit code -9 and no result"),
         ("raise KeyError('bug')", "exit code 1 and no result"),
+        ("sys.exit(2)", "exit code 2 and no result"),
         ("with open_dagster_pipes() as p: p.report_custom_message({'error': 'no such file'})\nsys.exit(2)", "^no such file$"),
     ],
 )

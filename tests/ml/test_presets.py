@@ -38,6 +38,12 @@ def test_several_gpus_are_asked_for_by_sizes_that_use_them():
         assert (presets.pretrain(size).train.strategy in ("ddp", "fsdp")) == (presets.resources(size).gpus > 1)
 
 
+def test_one_process_gets_one_gpu_and_its_share():
+    assert presets.resources("large").of_one_process == presets.Resources(gpus=1, cpus=12, memory_gb=96, hours=120)
+    for size in ("tiny", "small"):
+        assert presets.resources(size).of_one_process == presets.resources(size)
+
+
 @pytest.mark.parametrize("make", [presets.neurofmx, presets.pretrain, presets.adapt, presets.resources])
 def test_unknown_sizes_are_refused(make):
     with pytest.raises(ValueError, match="size is 'huge'; allowed: tiny, small, medium, large"):
