@@ -34,6 +34,8 @@ CANCELLED = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
 _TAIL = 30
 #: Seconds to wait for the end of a log once its Job has ended.
 _LAST_LINES_S = 5.0
+#: How long a sensor's tick may wait for the API server, seconds: ticks that wait longer pile up in the code location.
+_TICK_S = 15.0
 
 
 class Kubernetes(Compute):
@@ -56,7 +58,7 @@ class Kubernetes(Compute):
 
     def sweep(self, instance: dg.DagsterInstance) -> list[str]:
         """Delete the Jobs whose Dagster run was cancelled and whose orchestrator could not do it; gives their names."""
-        api = self.api(lambda _: None)
+        api = Api(self.namespace, _TICK_S, self.poll_s, lambda _: None)
         doomed = []
         for job in api.jobs():
             run = instance.get_run_by_id(job.metadata.labels.get(RUN, ""))

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 from cluster import schemas
 
-from neurofm_assets.compute import Kubernetes, Site
+from neurofm_assets.compute import Kubernetes, Site, kubernetes
 from neurofm_assets.compute.messages import SharedFileMessages
 from neurofm_assets.compute.obstacles import hopeless, obstacles, waiting
 from neurofm_assets.compute.pods import Task, gangs_service, job_body, job_name
@@ -191,6 +191,16 @@ def test_wrong_settings_are_named(name: str, value: str, match: str, monkeypatch
     monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=match):
         resources_for("kubernetes")
+
+
+def test_a_tick_waits_for_a_server_that_is_away_no_longer_than_a_tick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    away = {"name": "away", "cluster": {"server": "http://127.0.0.1:1"}}
+    place = {"clusters": [away], "contexts": [{"name": "away", "context": {"cluster": "away", "user": ""}}], "current-context": "away"}
+    (tmp_path / "kubeconfig").write_text(json.dumps({"apiVersion": "v1", "kind": "Config", "users": [], **place}))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    monkeypatch.setattr(kubernetes, "_TICK_S", 0.0)
+    with dg.DagsterInstance.ephemeral() as instance, pytest.raises(dg.Failure, match="could not list Jobs for 0 s"):
+        Kubernetes(site=SITE, poll_s=0.01).sweep(instance)
 
 
 # ---------------------------------------------------------------- messages
