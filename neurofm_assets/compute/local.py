@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 
 from neurofm_assets.compute.base import Compute, worker_command, write_job_file
-from neurofm_ml import jobs
+from neurofm_ml import gang, jobs
 from neurofm_ml.jobs import JobResult, JobSpec
 from neurofm_ml.presets import Resources
 from neurofm_ml.types import EXIT_BAD_INPUT, EXIT_PREEMPTED, Preempted
@@ -34,7 +34,7 @@ class Subprocess(Compute):
     """
 
     resumes: int = 3
-    grace_s: float = 60.0
+    grace_s: float = gang.GRACE_S + 20.0  # torchrun killed before its processes would leave them at work
 
     def compute(self, context: dg.AssetExecutionContext, spec: JobSpec, resources: Resources) -> JobResult:
         command = self.command(write_job_file(spec, jobs.fingerprint_of(spec)), resources)
@@ -42,7 +42,7 @@ class Subprocess(Compute):
             code, said = self._attempt(context, command)
             if code == 0 and "artifact" in said:
                 return jobs.load_result(Path(said["artifact"]))
-            if code == EXIT_BAD_INPUT:
+            if code == EXIT_BAD_INPUT and "error" in said:
                 raise ValueError(said["error"])
             if code not in (EXIT_PREEMPTED, -signal.SIGTERM) or not left:
                 break
