@@ -40,6 +40,7 @@ from neurofm_ml.evaluation.connectivity import TangentSpace, band_passed, correl
 from neurofm_ml.evaluation.linear import fit_linear
 from neurofm_ml.models import BrainJEPA, BrainLM
 from neurofm_ml.training import brain_jepa, brainlm
+from neurofm_ml.training.label_decoders import pool
 from neurofm_ml.training.loop import fit
 from neurofm_ml.types import Array, Batch, StreamBatch
 
@@ -161,7 +162,7 @@ def embedded(model: Any, people: People) -> tuple[Array, Array]:
     means, between = [], []
     for part in np.array_split(np.arange(len(people.series)), 26):
         batch = batch_of(people, part)
-        means.append(model.embed(batch))
+        means.append(pool(model.encode(batch)))
         if isinstance(model, BrainLM):
             patches = model.patches(batch)
             tokens = model.tokens(batch, patches, patches.mask)

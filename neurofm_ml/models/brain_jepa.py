@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neurofm_ml.data.batches import Vocabulary
-from neurofm_ml.nn.filling import Filler, ParcelEncoder, latents, pooled
+from neurofm_ml.nn.filling import Filler, ParcelEncoder, latents
 from neurofm_ml.nn.parcels import GradientField, Patches, cut, fmri
 from neurofm_ml.presets import BrainJEPAConfig
 from neurofm_ml.types import Batch, Latents
@@ -56,11 +56,6 @@ class BrainJEPA(nn.Module):
         """One latent per patch: the mean over its parcels. By the context encoder, which fine-tuning can change."""
         patches = self.patches(batch)
         return latents(self.context(batch, patches, self.gradients(fmri(batch)), patches.mask), patches)
-
-    def embed(self, batch: Batch) -> Tensor:
-        """(B, D) mean over each window."""
-        found = self.encode(batch)
-        return pooled(found.values, found.mask)
 
     def n_parameters(self) -> int:
         """Parameters that are trained: without the target encoder."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from neurofm_ml.data.batches import Vocabulary
 from neurofm_ml.nn.attention import SLOW, AxialBlock, Rotary, local
-from neurofm_ml.nn.filling import Filler, ParcelEncoder, latents, pooled
+from neurofm_ml.nn.filling import Filler, ParcelEncoder, latents
 from neurofm_ml.nn.parcels import ParcelIdentity, PatchEmbedding, Patches, cut, fmri
 from neurofm_ml.presets import BrainLMConfig
 from neurofm_ml.types import Batch, Latents
@@ -58,11 +58,6 @@ class BrainLM(nn.Module):
         """One latent per patch: the mean over its parcels."""
         patches = self.patches(batch)
         return latents(self.tokens(batch, patches, patches.mask), patches)
-
-    def embed(self, batch: Batch) -> Tensor:
-        """(B, D) mean over each window."""
-        found = self.encode(batch)
-        return pooled(found.values, found.mask)
 
     def n_parameters(self) -> int:
         """Parameters shared by all datasets: without the tables of parcels."""

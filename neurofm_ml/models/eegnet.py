@@ -64,9 +64,9 @@ class EEGNet(nn.Module):
         step = 1 / self.cfg.sfreq
         values, mask = resample(stream.values * stream.valid, stream.mask, float(stream.dt[0]), step)
         x = self._filtered(values, mask, stream)
-        x, mask = pooled(x, mask, POOLS[0])
+        x, mask = coarser(x, mask, POOLS[0])
         x = self.separable(same_length(self.dropout(x), TAPS))
-        x, mask = pooled(F.elu(self.separable_norm(x, mask[:, None])) * mask[:, None], mask, POOLS[1])
+        x, mask = coarser(F.elu(self.separable_norm(x, mask[:, None])) * mask[:, None], mask, POOLS[1])
         dt = step * POOLS[0] * POOLS[1]
         times = stream.t0[:, None] + (torch.arange(x.shape[2], device=x.device) + 0.5) * dt
         return Latents(self.dropout(x).mT, times, mask)
@@ -116,7 +116,7 @@ def same_length(x: Tensor, taps: int) -> Tensor:
     return F.pad(x, ((taps - 1) // 2, taps // 2))
 
 
-def pooled(x: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def coarser(x: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Means of `size` neighbours: x (B, F, T), mask (B, T); a ragged end makes none."""
     n = x.shape[2] // size
     whole = mask[:, : n * size].unflatten(1, (n, size)).all(2)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from neurofm_ml.nn.attention import Transformer
 from neurofm_ml.nn.parcels import PatchEmbedding, Patches
+from neurofm_ml.nn.pooling import pooled
 from neurofm_ml.types import Latents
 
 
@@ -84,11 +85,6 @@ class Filler(nn.Module):
         used = choose((seen | asked).flatten(1))
         filled = self.head(self.transformer(used.take(tokens.flatten(1, 2)), used.take(times), used.mask))
         return used.put(filled, asked[0].numel()).unflatten(1, asked.shape[1:])
-
-
-def pooled(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the valid of the second last dimension: tokens (..., N, D), mask (..., N) -> (..., D), 0 where there is none."""
-    return (tokens * mask[..., None]).sum(-2) / mask.sum(-1, keepdim=True).clamp(min=1)
 
 
 def latents(tokens: Tensor, patches: Patches) -> Latents:

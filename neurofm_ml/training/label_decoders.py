@@ -15,6 +15,7 @@ from neurofm_ml.data.batches import Collate, neural_signals, readable
 from neurofm_ml.data.loader import Loader
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler
+from neurofm_ml.nn.pooling import pooled
 from neurofm_ml.presets import RECIPES
 from neurofm_ml.training.checkpoints import load_weights, save_weights
 from neurofm_ml.training.saved import built, described
@@ -25,8 +26,7 @@ Scale = tuple[float, float]
 
 def pool(latents: Latents) -> Tensor:
     """(B, D) mean of the valid latents of each window. Not their spread: dropout would make it another number in training."""
-    valid = latents.mask[..., None].to(latents.values)
-    return (latents.values * valid).sum(1) / valid.sum(1).clamp(min=1)
+    return pooled(latents.values, latents.mask)
 
 
 class LabelDecoder(nn.Module):
@@ -44,8 +44,8 @@ class LabelDecoder(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """task -> (B, K) log-odds of classes, or (B, 1) the number as z-score."""
-        pooled = self.norm(pool(self.encoder.encode(batch)))
-        return {task: readout(pooled) for task, readout in self.readout.items()}
+        features = self.norm(pool(self.encoder.encode(batch)))
+        return {task: readout(features) for task, readout in self.readout.items()}
 
 
 def label_loss(model: LabelDecoder, batch: Batch, *_: object) -> tuple[Tensor, dict[str, Tensor]]:
@@ -84,9 +84,14 @@ def answers(model: LabelDecoder, shards: Path, scaler: Scaler, split: str) -> It
 
 def windows(encoder: Any, shards: Path, scaler: Scaler, split: str, batch_size: int = 64, seed: int = 0) -> Loader:
     """The windows of a split that the encoder can read."""
-    modalities = RECIPES[described(encoder)["family"]].modalities
+    modalities = modalities_of(encoder)
     collate = Collate([shards], encoder.vocabulary, scaler, signals=neural_signals(load_card(shards), modalities))
     return Loader([shards], split=split, batch_size=batch_size, seed=seed, where=readable(shards, modalities), collate=collate)
+
+
+def modalities_of(encoder: Any) -> tuple[str, ...]:
+    """What models of its family read."""
+    return RECIPES[described(encoder)["family"]].modalities
 
 
 def save_label_decoder(folder: Path, model: LabelDecoder) -> None:

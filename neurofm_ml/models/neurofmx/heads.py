@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neurofm_ml.nn.conditioning import FiLM, reverse_gradient
+from neurofm_ml.nn.pooling import pooled
 from neurofm_ml.types import Latents
 
 #: What can be asked for besides behaviour, which is always decoded.
@@ -101,7 +102,5 @@ class DomainHead(nn.Module):
 
     def forward(self, latents: Latents, reversal: float) -> Tensor:
         """(B, L, D) latents -> (B, n_classes) logits."""
-        there = latents.mask[..., None]
-        mean = (latents.values * there).sum(1) / there.sum(1).clamp(min=1)
-        logits: Tensor = self.tell(reverse_gradient(mean, reversal))
+        logits: Tensor = self.tell(reverse_gradient(pooled(latents.values, latents.mask), reversal))
         return logits

@@ -17,6 +17,7 @@ from neurofm_ml.data.loader import Loader
 from neurofm_ml.models import BrainJEPA, BrainLM
 from neurofm_ml.training import brain_jepa, brainlm
 from neurofm_ml.training.checkpoints import latest_checkpoint
+from neurofm_ml.training.label_decoders import pool
 from neurofm_ml.training.loop import History, fit
 from neurofm_ml.types import Array, Batch
 
@@ -167,7 +168,7 @@ def decoded(model: nn.Module) -> float:
     rng = np.random.default_rng(99)
     coupling = rng.uniform(-1, 1, 240)
     with torch.no_grad():
-        x = model.embed(batch_of(coupled(rng, coupling))).numpy()
+        x = pool(model.encode(batch_of(coupled(rng, coupling)))).numpy()
     x = (x - x[:120].mean(0)) / x[:120].std(0)
     weights = np.linalg.solve(x[:120].T @ x[:120] + 10 * np.eye(x.shape[1]), x[:120].T @ (coupling[:120] - coupling[:120].mean()))
     return float(np.corrcoef(x[120:] @ weights, coupling[120:])[0, 1])
