@@ -13,7 +13,7 @@ from neurofm_assets.automation.failures import failure_records
 from neurofm_assets.automation.janitor import janitor
 from neurofm_assets.automation.jobs import FAMILIES, STEPS, judge, study
 from neurofm_assets.automation.retraining import new_shards
-from neurofm_assets.automation.schedules import nightly_quality, weekly_pretraining
+from neurofm_assets.automation.schedules import monthly_scaling, nightly_quality, weekly_pretraining
 
 data_and_baselines = dg.AutomationConditionSensorDefinition(
     "data_and_baselines",
@@ -29,7 +29,7 @@ after_training = dg.AutomationConditionSensorDefinition(
 )
 
 JOBS = [*STEPS, *FAMILIES.values(), study, judge]
-SCHEDULES = [nightly_quality, weekly_pretraining]
+SCHEDULES = [nightly_quality, weekly_pretraining, monthly_scaling]
 CONDITION_SENSORS = [data_and_baselines, after_training]
 SENSORS: list[dg.SensorDefinition] = [new_raw_files, new_shards, failure_records, janitor, *CONDITION_SENSORS]
 
@@ -42,6 +42,7 @@ __all__ = [
     "STEPS",
     "failure_records",
     "janitor",
+    "monthly_scaling",
     "new_raw_files",
     "new_shards",
     "nightly_quality",
