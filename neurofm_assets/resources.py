@@ -53,7 +53,7 @@ def kubernetes() -> Kubernetes:
 
 #: Raw files, cards, the shared store, and how training is followed; keys come by the Secret.
 PASSED_ON = (
-    *("NEUROFM_DATA", "NEUROFM_CARDS", "NEUROFM_STORE", "AWS_ENDPOINT_URL", "AWS_REGION"),
+    *("NEUROFM_DATA", "NEUROFM_CARDS", "NEUROFM_STORE", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_S3_ADDRESSING_STYLE"),
     *("NEUROFM_WANDB_PROJECT", "WANDB_MODE", "NEUROFM_GPU_PRICE_PER_HOUR"),
 )
 COMPUTE: dict[str, Callable[[], Compute]] = {"local": InProcess, "workstation": Subprocess, "kubernetes": kubernetes}

@@ -54,7 +54,8 @@ def failure_records(context: dg.RunFailureSensorContext) -> None:
 def record(context: dg.RunFailureSensorContext) -> tuple[Path, str]:
     """Where the record of a failed run goes, and what it says."""
     run, failed = context.dagster_run, context.get_step_failure_events()
-    ended = datetime.now(UTC)
+    (stored,) = context.instance.get_run_records(dg.RunsFilter(run_ids=[run.run_id]))
+    ended = datetime.fromtimestamp(stored.end_time or stored.update_timestamp.timestamp(), UTC)
     what = ", ".join(str(event.step_key) for event in failed) or run.job_name
     partition = run.tags.get("dagster/partition", "-")
     text = RECORD.format(

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -14,7 +15,7 @@ import dagster as dg
 import pytest
 
 from neurofm_assets import automation
-from neurofm_assets.assets import data, evaluation
+from neurofm_assets.assets import data, evaluation, models
 from neurofm_assets.automation import arrivals, failures
 from neurofm_assets.compute import InProcess
 from neurofm_assets.definitions import ASSETS, build_defs
@@ -229,6 +230,12 @@ def test_the_small_model_is_trained_each_week() -> None:
     assert (request.run_key, request.partition_key) == ("2030-01-05", run_key("small", 0))
 
 
+def test_the_scaling_law_is_fitted_each_month() -> None:
+    first = datetime(2030, 2, 1, 22, tzinfo=UTC)
+    request = automation.monthly_scaling(dg.build_schedule_context(scheduled_execution_time=first))
+    assert (request.run_key, request.partition_key, request.asset_selection) == ("2030-02", "small", [models.scaling_law.key])
+
+
 # ---------------------------------------------------------------- retraining
 class Retraining:
     """The sensor of shards, tick after tick."""
@@ -354,7 +361,9 @@ def test_a_failed_run_leaves_a_record_that_says_all(failed: Callable[[], dg.RunF
 def test_a_run_whose_process_was_lost_leaves_a_record_too(instance: dg.DagsterInstance, neurofm_home: Path) -> None:
     run = instance.create_run_for_job(build_defs().resolve_job_def("prepare"), status=dg.DagsterRunStatus.STARTED)
     event = instance.report_run_failed(run, "the process of this run is gone")
-    automation.failure_records(dg.build_run_status_sensor_context("failure_records", event, instance, run).for_run_failure())
+    for _ in range(2):  # a daemon that was killed before it could note the first
+        automation.failure_records(dg.build_run_status_sensor_context("failure_records", event, instance, run).for_run_failure())
+        time.sleep(1.1)  # records are named to the second
     (text,) = records(neurofm_home)
     assert "## Error\nthe process of this run is gone\n" in text
 

@@ -158,6 +158,7 @@ def test_the_environment_describes_the_cluster(monkeypatch: pytest.MonkeyPatch, 
         "NEUROFM_NODE_SELECTOR": "gpu=h100, pool=spot",
         "NEUROFM_TOLERATIONS": "spot",
         "NEUROFM_STORE": "s3://lab/neurofm",
+        "AWS_S3_ADDRESSING_STYLE": "virtual",
         "NCCL_DEBUG": "INFO",
         "NEUROFM_CARDS": str(tmp_path / "cards"),
         "NEUROFM_WANDB_PROJECT": "toys",
@@ -170,10 +171,8 @@ def test_the_environment_describes_the_cluster(monkeypatch: pytest.MonkeyPatch, 
     assert (compute.namespace, compute.site.claim, compute.site.queue) == ("lab", "neurofm", "gpus")
     assert compute.site.node_selector == {"gpu": "h100", "pool": "spot"}
     assert compute.site.tolerations == ["spot"]
-    assert compute.site.env == {
-        name: values[name]
-        for name in ("NEUROFM_HOME", "NEUROFM_DATA", "NEUROFM_STORE", "NCCL_DEBUG", "NEUROFM_CARDS", "NEUROFM_WANDB_PROJECT")
-    }
+    passed_on = ("NEUROFM_HOME", "NEUROFM_DATA", "NEUROFM_STORE", "NEUROFM_CARDS", "NEUROFM_WANDB_PROJECT")
+    assert compute.site.env == {name: values[name] for name in (*passed_on, "AWS_S3_ADDRESSING_STYLE", "NCCL_DEBUG")}
     assert variables(pod_of(job_body(compute.site, task(Resources(gpus=1))))[1])["NCCL_DEBUG"] == "INFO"
 
 
