@@ -75,7 +75,7 @@ def new_raw_files(context: dg.SensorEvaluationContext, store: Store) -> dg.Senso
     files keeps its artifacts.
     """
     before = json.loads(context.cursor or "{}")
-    tick = Tick(store)
+    tick = Tick(store, context.log.warning)
     after = {key: tick.look(source, Known(**before.get(key, {}))) for key, source in SOURCES.items()}
     kept = {key: changes for key, known in after.items() if (changes := compact(known))}
     return dg.SensorResult(run_requests=tick.requests, cursor=json.dumps(kept))
@@ -89,8 +89,8 @@ def compact(known: Known) -> dict[str, Any]:
 class Tick:
     """One evaluation of the sensor: what it requests, and how much it may still read."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, warn: Callable[[str], None]) -> None:
+        self.store, self.warn = store, warn
         self.requests: list[dg.RunRequest] = []
         self.unread = READ_BYTES
 
@@ -104,7 +104,11 @@ class Tick:
             return dataclasses.replace(known, seen="")
         if state != known.seen:
             return dataclasses.replace(known, seen=state)
-        changes = self.changes(source, {path: size for path, (size, _) in stats.items()})
+        try:
+            changes = self.changes(source, {path: size for path, (size, _) in stats.items()})
+        except (ValueError, FileNotFoundError, PermissionError) as error:  # of this source: the others go on
+            self.warn(f"{source.name} is looked at again at the next tick: {error}")
+            return known
         if changes is None:
             return known
         number = known.requests + any(changes.values())

@@ -186,6 +186,19 @@ def test_a_tick_reads_no_more_than_it_may_and_the_next_goes_on(
     assert sorted(ticks.tick() for _ in range(4)) == [[], [], [BRAIN], [WORM]]
 
 
+def test_what_cannot_be_read_holds_up_nothing_else(ran: Ran, ticks: Ticks, raw: Path, brains: list[Path], materialize: Materialize) -> None:
+    raw.write_bytes(b"x")
+    materialize("recordings", key=WORM)
+    said = Path(ticks.store.get(data.recordings, WORM)) / "result.json"
+    whole = said.read_text()
+    said.write_text("{")
+    for path in (raw, brains[0]):
+        path.write_bytes(b"xy")
+    assert [ticks.tick() for _ in range(3)] == [[], [BRAIN], []]
+    said.write_text(whole)
+    assert [ticks.tick() for _ in range(2)] == [[WORM], []]
+
+
 def test_files_that_are_gone_request_nothing(ticks: Ticks, raw: Path) -> None:
     raw.write_bytes(b"x")
     assert [ticks.tick() for _ in range(2)] == [[], [WORM]]
