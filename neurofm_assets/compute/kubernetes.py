@@ -145,6 +145,7 @@ class _Launch:
 
     def _at_work(self) -> Any | None:
         """The Job when it is there and at work; one that has ended or was deleted is first seen off, with its pods."""
+        said = False
         while True:
             job = self.api.job(self.name)
             if job is not None and not _ended(job) and not job.metadata.deletion_timestamp:
@@ -154,6 +155,9 @@ class _Launch:
                 return None
             if job is not None and not job.metadata.deletion_timestamp:
                 self.api.delete_job(self.name)
+            if not said:
+                self.context.log.info(f"waiting until the former Job {self.name} and its pods are gone.")
+                said = True
             time.sleep(self.settings.poll_s)
 
     def _create(self, task: Task) -> bool:
