@@ -1,6 +1,7 @@
 """The `adapt_labels` job: fit a pretrained encoder to the label tasks of each dataset it can read."""
 
 import copy
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,18 @@ from neurofm_ml.knowledge.cards import DatasetCard
 from neurofm_ml.metrics import auroc, balanced_accuracy, r2
 from neurofm_ml.presets import AdaptLabelsConfig
 from neurofm_ml.training.curves import read_curves
-from neurofm_ml.training.label_decoders import LabelDecoder, Scale, answers, label_loss, mean_loss, save_label_decoder, windows
+from neurofm_ml.training.label_decoders import (
+    LabelDecoder,
+    Scale,
+    answers,
+    label_loss,
+    mean_loss,
+    modalities_of,
+    save_label_decoder,
+    windows,
+)
 from neurofm_ml.training.loop import fit
+from neurofm_ml.training.pretrain import choose
 from neurofm_ml.training.problems import provenance
 from neurofm_ml.training.saved import extend, load_model
 from neurofm_ml.types import Array, Check, Report
@@ -33,25 +44,26 @@ COLUMNS = ["dataset", "task", "split", "recording", "subject", "start", "truth",
 def adapt_labels(cfg: AdaptLabelsConfig, pretrained: Path, shards: Sequence[Path], scaler: Sequence[Path], out: Path) -> Report:
     """Write ``decoders/<dataset>``, and ``labels.parquet`` with what they say of the validation and test windows.
 
-    A dataset that is finished is not fitted again. The processes of a gang share the datasets among them.
+    Datasets with labels that the encoder cannot read are left out by name. A dataset that is finished is not fitted again. The processes of a gang share the datasets among them.
     """
     base, scale = load_model(pretrained), load_scaler(scaler)
-    wanted = [path for path in shards if load_card(path).label_tasks and load_card(path).name in (cfg.datasets or (load_card(path).name,))]
-    if not wanted:
+    labelled = [path for path in shards if load_card(path).label_tasks]
+    if not labelled:
         raise ValueError("no dataset here has a task with a label; add one to a card, or choose others.")
-    for path in tqdm(wanted[gang.rank() :: gang.world()], desc="adapt to labels", disable=None):
-        if not (out / "decoders" / load_card(path).name / "labels.parquet").exists():
-            _adapt_one(cfg, base, path, scale, out)
+    used, _ = choose(cfg.datasets, labelled, modalities_of(base))
+    for name in tqdm(list(used)[gang.rank() :: gang.world()], desc="adapt to labels", disable=None):
+        if not (out / "decoders" / name / "model.json").exists():
+            _adapt_one(cfg, base, used[name], scale, out)
     gang.meet("adapted")
-    said = {load_card(path).name: pd.read_parquet(out / "decoders" / load_card(path).name / "labels.parquet") for path in wanted}
+    said = {name: pd.read_parquet(out / "decoders" / name / "labels.parquet") for name in used}
     if gang.rank() == 0:
         pd.concat(said.values()).to_parquet(out / "labels.parquet")
     scores = {
-        f"validation/{task.name}@{card.name}": value
-        for card in map(load_card, wanted)
-        for task, value in score(said[card.name], card, "validation").items()
+        f"validation/{task.name}@{name}": value
+        for name, path in used.items()
+        for task, value in score(said[name], load_card(path), "validation").items()
     }
-    return Report({"decoders": len(wanted), **scores}, (_losses(out, sorted(said)),), {"answers": "labels.parquet"})
+    return Report({"decoders": len(used), **scores}, (_losses(out, sorted(said)),), {"answers": "labels.parquet"})
 
 
 def _adapt_one(cfg: AdaptLabelsConfig, base: Any, shards: Path, scaler: Scaler, out: Path) -> None:
@@ -66,8 +78,11 @@ def _adapt_one(cfg: AdaptLabelsConfig, base: Any, shards: Path, scaler: Scaler, 
         if found < least:
             best, least = copy.deepcopy(model), found
     folder = out / "decoders" / card.name
-    save_label_decoder(folder, best)
+    folder.mkdir(parents=True, exist_ok=True)
     pd.concat([table(best, shards, scaler, split) for split in ("validation", "test")]).to_parquet(folder / "labels.parquet")
+    for stage in STAGES:
+        shutil.rmtree(out / "fits" / card.name / stage / "checkpoints")
+    save_label_decoder(folder, best)  # last: it says that the dataset is finished
 
 
 def fresh(base: Any, shards: Path, scaler: Scaler, seed: int) -> LabelDecoder:

@@ -25,6 +25,7 @@ from neurofm_ml.training.adapt import decoding_problems, known
 from neurofm_ml.training.decoders import block_latents, predict_block, problem_batches
 from neurofm_ml.training.families import mixture
 from neurofm_ml.training.loop import LossFunction, fit
+from neurofm_ml.training.pretrain import choose
 from neurofm_ml.training.problems import Problem, provenance
 from neurofm_ml.training.saved import load_model, save_model
 from neurofm_ml.training.tuning import embed_by_tuning
@@ -64,8 +65,8 @@ def imitation(cfg: DistillConfig, teacher: NeuroFMx) -> LossFunction:
 def distill(cfg: DistillConfig, teacher: Path, shards: Sequence[Path], scaler: Sequence[Path], out: Path) -> Report:
     """Write the student, which can be adapted and scored like any pretrained model, and report how well and how fast it follows."""
     master, scale = load_model(teacher).requires_grad_(False), load_scaler(scaler)
-    wanted = [path for path in shards if cfg.datasets is None or load_card(path).name in cfg.datasets]
-    problems = decoding_problems(cfg.datasets, shards)
+    wanted = taught(cfg, master, shards)
+    problems = decoding_problems(None, wanted)
     torch.manual_seed(cfg.seed)
     student = NeuroFMx(cfg.model, master.vocabulary)
     embed_by_tuning(student, problems, scale)
@@ -78,6 +79,14 @@ def distill(cfg: DistillConfig, teacher: Path, shards: Sequence[Path], scaler: S
     sizes = {"parameters": student.n_parameters(), "teacher.parameters": master.n_parameters()}
     found = {**fidelity(pupil, master.cpu(), problems, scale), **speeds(student, master, problems[0], scale)}
     return Report({**history.metrics, **sizes, **found}, history.checks, history.shown)
+
+
+def taught(cfg: DistillConfig, teacher: NeuroFMx, shards: Sequence[Path]) -> list[Path]:
+    """The datasets to learn from. Raises ValueError for those that the teacher has not seen, whose units and tasks it does not know."""
+    used, _ = choose(cfg.datasets, shards)
+    if unseen := sorted(used.keys() - {session.split("/")[0] for session in teacher.vocabulary.sessions}):
+        raise ValueError(f"the teacher has not seen {', '.join(unseen)}; name others in DistillConfig.datasets, or pretrain on them too.")
+    return list(used.values())
 
 
 def fidelity(pupil: Pupil, teacher: NeuroFMx, problems: Sequence[Problem], scaler: Scaler) -> dict[str, float]:

@@ -63,9 +63,11 @@ def choose(wanted: Sequence[str] | None, shards: Sequence[Path], modalities: Seq
     used = {name: here[name] for name in wanted if name in here and _has_training_windows(here[name], modalities)}
     missing = sorted(set(wanted) - set(used))
     if missing:
-        log.warning("left out of pretraining, without training windows here: %s", ", ".join(missing))
+        log.warning("left out of training, without training windows here: %s", ", ".join(missing))
     if not used:
-        raise ValueError(f"none of the datasets {', '.join(wanted)} has training windows; materialise shards of at least one.")
+        raise ValueError(
+            f"none of the datasets {', '.join(wanted)} has training windows of {', '.join(modalities)}; materialise shards of one that has."
+        )
     return used, missing
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,11 @@ def adapted(people: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory)
     return out
 
 
+def test_checkpoints_are_gone_and_curves_stay(adapted: Path) -> None:
+    assert not list(adapted.rglob("step-*"))
+    assert sorted(path.parent.name for path in adapted.rglob("metrics.csv")) == ["all", "readout"]
+
+
 def test_planted_labels_are_found_on_people_never_seen(adapted: Path) -> None:
     said = pd.read_parquet(adapted / "labels.parquet").query("split == 'test'")
     diagnosis = said[said.task == "diagnosis"]
@@ -130,6 +136,19 @@ def test_a_saved_decoder_is_the_fitted_one(adapted: Path) -> None:
 def test_what_is_finished_is_not_fitted_again(adapted: Path, people: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_adapt_one", lambda *_: pytest.fail("fitted again"))
     adapt_labels(CFG, adapted / "base", [people[0]], [people[1]], adapted)
+
+
+def test_what_an_encoder_cannot_read_is_left_out_by_name(adapted, people, tmp_path, caplog) -> None:
+    """Decoders of the others are finished already."""
+    other = shutil.copytree(people[0], tmp_path / "shards")
+    card = json.loads((other / "card.json").read_text())
+    card |= {"name": "still", "signals": {"eeg": {**card["signals"]["eeg"], "modality": "meg"}}}
+    (other / "card.json").write_text(json.dumps(card))
+    report = adapt_labels(CFG, adapted / "base", [people[0], other], [people[1]], adapted)
+    assert report.metrics["decoders"] == 1
+    assert "still" in caplog.text
+    with pytest.raises(ValueError, match="none of the datasets still has training windows of eeg"):
+        adapt_labels(CFG, adapted / "base", [other], [people[1]], tmp_path)
 
 
 def test_people_count_once_however_many_windows_they_have() -> None:

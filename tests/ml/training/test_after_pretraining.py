@@ -12,7 +12,7 @@ import torch
 
 from neurofm_ml import presets
 from neurofm_ml.config import patch, to_dict
-from neurofm_ml.data.batches import build_vocabulary
+from neurofm_ml.data.batches import Vocabulary, build_vocabulary
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import fit
 from neurofm_ml.jobs import JOBS
@@ -70,3 +70,9 @@ def test_one_recording_cannot_be_forgotten(inputs, tmp_path):
     windows[windows.recording == windows.recording.iloc[0]].to_parquet(table)
     with pytest.raises(ValueError, match="is the only decoding problem here, and nothing comes after it"):
         JOBS["continual"].function(presets.continual("tiny"), inputs, tmp_path)
+
+
+def test_a_teacher_is_not_asked_about_data_it_has_not_seen(inputs, tmp_path):
+    save_model(tmp_path / "base", NeuroFMx(SMALL, Vocabulary({"spikes": ("toy/a/spikes/0",)}, ("toy/a",), {"toy/side": 2})))
+    with pytest.raises(ValueError, match=r"the teacher has not seen simulation; name others in DistillConfig\.datasets"):
+        JOBS["distill"].function(presets.distill("tiny"), inputs, tmp_path)

@@ -61,7 +61,7 @@ def test_checkpoints_say_what_they_were_trained_on(shards, scalers, tmp_path, mo
 
 
 def test_nothing_to_learn_from_is_refused(without_training, scalers, tmp_path):
-    with pytest.raises(ValueError, match="none of the datasets empty has training windows; materialise shards of at least one"):
+    with pytest.raises(ValueError, match="none of the datasets empty has training windows of spikes, intracellular, lfp, "):
         pretrain("neurofmx", TINY, [without_training], [], tmp_path)
 
 
