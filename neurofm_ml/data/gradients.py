@@ -46,11 +46,12 @@ def compute_gradients(shards: Sequence[Path], n_gradients: int) -> Gradients:
     placed = [pool for pool in pools.values() if pool.positions is not None]
     reference = max(placed, key=lambda pool: pool.n_windows, default=_Pool((), np.zeros((0, 3))))
     places, values = reference.gradients(n_gradients)
+    known = np.isfinite(places).all(1)
     named: dict[str, Array] = {}
     for pool in (pool for pool in pools.values() if pool.positions is None):
         index, own = pool.gradients(n_gradients)
         named |= {pool.names[int(i)]: row for i, row in zip(index, own, strict=True)}
-    return Gradients(places.astype(np.float32), values, named)
+    return Gradients(places[known].astype(np.float32), values[known], named)
 
 
 def _training_windows(shards: Sequence[Path]) -> Iterator[tuple[Any, tuple[str, ...], Array | None, Array]]:

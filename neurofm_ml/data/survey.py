@@ -3,6 +3,7 @@
 Nothing is written here; that is the affair of ``windows.py``. Which stretch belongs to which split is that of ``splits.py``.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -90,7 +91,8 @@ class Survey:
             self._check_length(gridded.id, name, signal)
             self.missing.setdefault(name, []).append(_share_missing(signal))
             about = _about(signal)
-            if known.setdefault(name, about) != about:
+            # As text, where a place that is unknown (NaN) equals itself.
+            if json.dumps(known.setdefault(name, about)) != json.dumps(about):
                 raise ValueError(
                     f"{gridded.id}: signal {name!r} has other channels, rate or unit than an earlier recording of session "
                     f"{gridded.session!r}; give it a session of its own (the card's field 'session')."

@@ -89,6 +89,14 @@ def test_the_reference_is_the_placed_pool_with_most_windows_and_names_carry_the_
     np.testing.assert_allclose(own.std(0), [1] * 5 + [0] * 3, atol=1e-4)
 
 
+def test_a_parcel_whose_place_is_unknown_lends_nothing(tmp_path):
+    places = np.random.default_rng(0).uniform(-60, 60, size=(24, 3))
+    places[5] = np.nan
+    found = compute_gradients([write_series(tmp_path, "a", [communities(seed=i)[0] for i in range(3)], places)], 2)
+    np.testing.assert_allclose(found.places, np.delete(places, 5, 0), rtol=1e-6)
+    assert found.values.shape == (23, 2)
+
+
 @pytest.mark.skipif(not DATA.is_dir(), reason="NEUROFM_DATA does not name a folder of real recordings")
 def test_homologous_parcels_of_real_people_lie_together(tmp_path):
     """Parcels and their mirror images in the other hemisphere stand closer in gradients than parcels do by chance."""

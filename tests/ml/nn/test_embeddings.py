@@ -23,6 +23,13 @@ def test_features_are_those_of_the_seed_and_saved_with_the_weights():
     assert "frequencies" in a.state_dict()
 
 
+def test_places_keep_their_digits_in_mixed_precision():
+    features, points = FourierFeatures(3, 32, scale=60.0), 100 * torch.rand(50, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = features(points)
+    assert torch.equal(found, features(points))
+
+
 @pytest.fixture
 def embedding() -> ChannelEmbedding:
     torch.manual_seed(0)
