@@ -19,7 +19,7 @@ from neurofm_ml.presets import AdaptConfig
 from neurofm_ml.training.curves import read_curves
 from neurofm_ml.training.decoders import Block, Decoder, adapted_to, describe, fit_decoder, predict_block, save_decoder
 from neurofm_ml.training.few_labels import scaled_by_labels, with_share
-from neurofm_ml.training.loop import History
+from neurofm_ml.training.history import History
 from neurofm_ml.training.problems import Problem, find_problems
 from neurofm_ml.training.saved import load_model
 from neurofm_ml.training.trainable import fitting

@@ -18,7 +18,8 @@ from neurofm_ml.nn.filling import draw
 from neurofm_ml.presets import BrainJEPAPretrainConfig
 from neurofm_ml.training.brainlm import mean_square
 from neurofm_ml.training.families import FAMILIES, Family
-from neurofm_ml.training.loop import History, LossFunction
+from neurofm_ml.training.history import History
+from neurofm_ml.training.loop import LossFunction
 from neurofm_ml.types import Batch, Check
 
 MODALITIES = ("fmri",)

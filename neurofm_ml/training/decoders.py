@@ -20,7 +20,8 @@ from neurofm_ml.data.windows import read_channels
 from neurofm_ml.models import NeuroFMx
 from neurofm_ml.models.neurofmx import Prediction
 from neurofm_ml.presets import AugmentConfig, NeuroFMxConfig, TrainConfig
-from neurofm_ml.training.loop import History, fit
+from neurofm_ml.training.history import History
+from neurofm_ml.training.loop import fit
 from neurofm_ml.training.problems import Problem, provenance, target_names, target_scale
 from neurofm_ml.training.saved import extend, load_described, save_model
 from neurofm_ml.training.steps import weighted_loss

@@ -15,7 +15,8 @@ from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler
 from neurofm_ml.presets import READ
 from neurofm_ml.registry import Registry
-from neurofm_ml.training.loop import History, LossFunction, ResumableIterable
+from neurofm_ml.training.history import History
+from neurofm_ml.training.loop import LossFunction, ResumableIterable
 from neurofm_ml.training.strategies import rank_and_world
 from neurofm_ml.types import Check
 

@@ -23,8 +23,9 @@ from tqdm import tqdm
 from neurofm_ml.artifacts import save_work
 from neurofm_ml.presets import TrainConfig
 from neurofm_ml.training.checkpoints import Checkpoint, identity, latest_checkpoint, refuse_other_run, save_checkpoint
-from neurofm_ml.training.curves import Curves, MetricsLog, plot_curves, read_curves
+from neurofm_ml.training.curves import MetricsLog, plot_curves, read_curves
 from neurofm_ml.training.ema import Ema
+from neurofm_ml.training.history import History, loss_checks
 from neurofm_ml.training.optimizer import pack_state, unpack_state
 from neurofm_ml.training.preemption import stop_requests
 from neurofm_ml.training.schedule import warmup_cosine
@@ -32,7 +33,7 @@ from neurofm_ml.training.sharding import load_whole, weights_of, whole
 from neurofm_ml.training.strategies import Engine, gathered, launched, prepared
 from neurofm_ml.training.tracking import GpuMeter, Tracker
 from neurofm_ml.training.zero import ZeroEngine
-from neurofm_ml.types import Array, Check, Preempted
+from neurofm_ml.types import Preempted
 
 log = logging.getLogger(__name__)
 
@@ -56,38 +57,8 @@ class ResumableIterable(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-@dataclass(frozen=True)
-class History:
-    """What `fit` did, every attempt counted. `curves` maps "loss", "grad_norm", "lr", the parts of the loss and
-    "validation/<name>" to (updates, values); rates are those of all processes together. `gpu` holds what a GPU did and
-    cost, where there was one."""
-
-    steps: int
-    resumed_from: int
-    seconds: float
-    steps_per_second: float
-    samples_per_second: float
-    device: str
-    curves: Curves
-    checks: tuple[Check, ...]
-    gpu: Mapping[str, float]
-
-    def last(self, name: str) -> float:
-        """The last logged value, as in ``history.last("loss")``."""
-        return float(self.curves[name][1][-1])
-
-    @property
-    def metrics(self) -> dict[str, float | int | str]:
-        """Numbers for a job's report: the last value of every curve, and what it took."""
-        took = {
-            name: getattr(self, name) for name in ("steps", "resumed_from", "seconds", "steps_per_second", "samples_per_second", "device")
-        }
-        return {**{name: self.last(name) for name in self.curves}, **took, **self.gpu}
-
-    @property
-    def shown(self) -> dict[str, str]:
-        """Files for a job's report, relative to `out`."""
-        return {"loss curve": "loss.png", "metrics": "metrics.csv"}
+class Diverged(ValueError):  # noqa: N818 (says what happened, as Preempted does)
+    """The loss of a run, or its gradient, stopped being finite."""
 
 
 def fit(
@@ -112,8 +83,8 @@ def fit(
     at every checkpoint, `observe` is told the step and the means at every logged one, both on all processes alike.
     `provenance` (data versions, code version, git revision) is kept in the checkpoints, of which there is one after the
     updates `checkpoint_at` too. `quiet` shows no bar and is not followed by W&B. After SIGTERM the next logged
-    step ends in a checkpoint and `Preempted`. Raises ValueError when the loss stops being finite, or when `out` holds
-    the checkpoint of another run.
+    step ends in a checkpoint and `Preempted`. Raises Diverged when the loss stops being finite, and ValueError when `out`
+    holds the checkpoint of another run.
     """
     fabric = launched(cfg)
     devices = [fabric.device] if fabric.device.type == "cuda" else []
@@ -132,17 +103,7 @@ def fit(
     rate = cfg.steps / run.seconds
     samples = cfg.batch_size * cfg.accumulate * fabric.world_size
     gpu = run.meter.numbers(run.seconds)
-    return History(cfg.steps, start, run.seconds, rate, rate * samples, str(fabric.device), curves, _checks(curves["loss"][1]), gpu)
-
-
-def _checks(losses: Array) -> tuple[Check, ...]:
-    """Claims about the logged training losses (n,)."""
-    tenth = max(1, len(losses) // 10)
-    first, last = float(losses[:tenth].mean()), float(losses[-tenth:].mean())
-    return (
-        Check("loss_is_finite", bool(np.isfinite(losses).all()), numbers={"last": float(losses[-1])}, threshold="every logged loss finite"),
-        Check("loss_fell", last < first, "warn", {"first": first, "last": last}, "mean of the last tenth below that of the first"),
-    )
+    return History(cfg.steps, start, run.seconds, rate, rate * samples, str(fabric.device), curves, loss_checks(curves["loss"][1]), gpu)
 
 
 @dataclass(frozen=True)
@@ -259,7 +220,7 @@ class _Run:
         return loss, {name: value.detach() if isinstance(value, Tensor) else value for name, value in parts.items()}
 
     def _means(self) -> dict[str, float]:
-        """Means over the updates since the last call and all processes. Raises ValueError naming the first that was not finite."""
+        """Means over the updates since the last call and all processes. Raises Diverged naming the first that was not finite."""
         updates, self.pending = self.pending, []
         values: dict[str, list[float]] = {}
         for update in updates:
@@ -270,7 +231,7 @@ class _Run:
         means = np.mean([rows for rows, _ in everywhere], 0)
         for update, (loss, norm) in zip(updates, means, strict=True):
             if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise ValueError(
+                raise Diverged(
                     f"Training diverged at step {update.step} of {self.cfg.steps}: loss {loss}, gradient norm {norm}. "
                     f"The last good checkpoint is kept in {self.out / 'checkpoints'}; lower TrainConfig.lr "
                     f"(now {self.cfg.lr}) or look for values in the batches that are not finite."

@@ -1,7 +1,6 @@
 """The pretraining job of every family: one model learns from every dataset that is here."""
 
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from neurofm_ml.presets import READ
 from neurofm_ml.training import brain_jepa, brainlm, eegnet, meg_transformer, neurofmx  # noqa: F401 (each adds itself to FAMILIES)
 from neurofm_ml.training.curriculum import Curriculum
 from neurofm_ml.training.families import FAMILIES
-from neurofm_ml.training.loop import History, fit
+from neurofm_ml.training.history import History
+from neurofm_ml.training.loop import fit
 from neurofm_ml.training.pictures import draw_window
 from neurofm_ml.training.problems import provenance
 from neurofm_ml.training.replay import LAST, resume_is_exact
@@ -51,7 +51,6 @@ def pretrain(name: str, cfg: Any, shards: Sequence[Path], scaler: Sequence[Path]
     if gang.rank() == 0:
         save_model(out, model)
         draw_window(model, next(iter(family.evenly(cfg, vocabulary, paths, scales))), out / "window.png")
-        shutil.rmtree(out / "checkpoints")  # the finished weights stand beside them
     metrics = {**history.metrics, "parameters": model.n_parameters(), "datasets": ", ".join(used), "left_out": ", ".join(missing)}
     return Report(metrics, (*history.checks, exact, *family.checks(history)), {**history.shown, "a window and its latents": "window.png"})
 

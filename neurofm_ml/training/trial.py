@@ -23,10 +23,10 @@ from neurofm_ml.training.checkpoints import identity, latest_checkpoint, save_ch
 from neurofm_ml.training.curriculum import Curriculum
 from neurofm_ml.training.curves import read_curves
 from neurofm_ml.training.families import FAMILIES
-from neurofm_ml.training.loop import ResumableIterable, Validation, fit
+from neurofm_ml.training.loop import Diverged, ResumableIterable, Validation, fit
 
-#: What training has and validation has not: augmentation, learned weights, stages.
-PLAIN = {"augment": {"modality_dropout": 0.0, "unit_dropout": 0.0, "noise": 0.0, "drift": 0.0}, "weighting": "fixed", "curriculum": []}
+#: What training has and validation has not: learned weights, stages. Augmentation ends by itself, in eval mode.
+PLAIN = {"weighting": "fixed", "curriculum": []}
 JUDGED = "validation/loss"
 
 
@@ -72,9 +72,7 @@ class Pretraining:
                 fit(model, Ending(batches, left * cfg.train.accumulate), family.loss(cfg), cfg.train, folder, observe=observe, **how)
         except Ended:
             pass
-        except ValueError as error:
-            if "diverged" not in str(error):
-                raise
+        except Diverged:
             return math.inf
         loss = judged_at(folder, until)
         assert loss is not None, f"{folder} was not judged at update {until}"
@@ -92,10 +90,7 @@ class Pretraining:
         loaders = validation_loaders(self.shards, collate, self.base.train.batch_size, self.validation_batches)
 
         def validate(model: Any) -> dict[str, float]:
-            training = model.training
-            model.eval()
             means = [self._mean(model, loss, loader) for loader in loaders]
-            model.train(training)
             return {JUDGED.partition("/")[2]: sum(means) / len(means)}
 
         return validate

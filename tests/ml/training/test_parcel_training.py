@@ -17,8 +17,9 @@ from neurofm_ml.data.loader import Loader
 from neurofm_ml.models import BrainJEPA, BrainLM
 from neurofm_ml.training import brain_jepa, brainlm
 from neurofm_ml.training.checkpoints import latest_checkpoint
+from neurofm_ml.training.history import History
 from neurofm_ml.training.label_decoders import pool
-from neurofm_ml.training.loop import History, fit
+from neurofm_ml.training.loop import fit
 from neurofm_ml.types import Array, Batch
 
 SMALL = {"d_model": 32, "n_layers": 2, "n_heads": 2}

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from neurofm_ml.presets import TrainConfig
 from neurofm_ml.training.checkpoints import save_weights
-from neurofm_ml.training.loop import History, fit
+from neurofm_ml.training.history import History
+from neurofm_ml.training.loop import fit
 
 CFG = TrainConfig(steps=40, batch_size=4, accumulate=2, log_every=3, checkpoint_every=7, ema=0.9)
 
