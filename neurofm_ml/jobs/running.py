@@ -20,6 +20,9 @@ from neurofm_ml.jobs.results import artifact_at, content_hash, files_of, identif
 from neurofm_ml.jobs.spec import JOBS, Job, JobResult, JobSpec
 from neurofm_ml.types import Preempted, Report
 
+#: What a training goes on from, in its working folder: no part of the artifact, and kept until that is in its place.
+CHECKPOINTS = "checkpoints"
+
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
@@ -136,7 +139,8 @@ def _compute(plan: _Plan) -> JobResult:
     start = time.perf_counter()
     report = _call(plan)
     _check_claims(plan, report)
-    artifacts = {str(p.relative_to(plan.work)): file_hash(p) for p in files_of(plan.work) if p.name != "job.json"}
+    made = {p.relative_to(plan.work): p for p in files_of(plan.work) if p.name != "job.json"}
+    artifacts = {str(name): file_hash(p) for name, p in made.items() if name.parts[0] != CHECKPOINTS}
     result = JobResult(
         job=plan.spec.job,
         fingerprint=plan.fingerprint,
@@ -154,6 +158,7 @@ def _compute(plan: _Plan) -> JobResult:
     write_json(plan.work / "result.json", to_dict(result))
     shutil.rmtree(plan.final, ignore_errors=True)  # only ever the ruin of an artifact whose result.json was deleted
     plan.work.rename(plan.final)
+    shutil.rmtree(plan.final / CHECKPOINTS, ignore_errors=True)
     return result
 
 
@@ -167,7 +172,7 @@ def _prepare(plan: _Plan) -> None:
     else:
         shutil.rmtree(plan.work, ignore_errors=True)
     plan.work.mkdir(exist_ok=True)
-    for torn in plan.work.rglob(".*.part"):
+    for torn in (*plan.work.rglob(".*.part"), *plan.work.glob("result.json")):
         torn.unlink()
     write_json(plan.work / "job.json", to_dict(plan.spec))
 

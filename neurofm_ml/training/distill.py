@@ -4,7 +4,6 @@ The student sees corrupted windows and is held to the teacher's latents, read th
 al. 2015), to the teacher's behaviour, and to the labels. Fidelity is measured on validation blocks, speed on their windows.
 """
 
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,7 +74,6 @@ def distill(cfg: DistillConfig, teacher: Path, shards: Sequence[Path], scaler: S
     made_from = provenance(wanted)
     history = fit(pupil, batches, imitation(cfg, master), cfg.train, out, seed=cfg.seed, provenance=made_from, description="distill")
     save_model(out, student)
-    shutil.rmtree(out / "checkpoints")  # the finished weights stand beside them
     sizes = {"parameters": student.n_parameters(), "teacher.parameters": master.n_parameters()}
     found = {**fidelity(pupil, master.cpu(), problems, scale), **speeds(student, master, problems[0], scale)}
     return Report({**history.metrics, **sizes, **found}, history.checks, history.shown)

@@ -10,7 +10,6 @@ Rows of units and sessions are not moved: every episode begins as a new session 
 
 import copy
 import functools
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +89,6 @@ def meta_train(cfg: MetaConfig, pretrained: Path, shards: Sequence[Path], scaler
         model, episodes(cfg, model, problems, scale), loss, cfg.train, out, seed=cfg.seed, provenance=made_from, description=cfg.method
     )
     save_model(out, model.requires_grad_(True))
-    shutil.rmtree(out / "checkpoints")  # the finished weights stand beside them
     return Report({**history.metrics, "recordings": len(problems), "parameters": model.n_parameters()}, history.checks, history.shown)
 
 

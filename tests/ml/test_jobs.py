@@ -161,6 +161,27 @@ def test_a_job_begins_with_an_empty_folder_unless_it_resumes(spec: JobSpec, monk
     assert leftovers(resumes=True) == ["checkpoint", "product.txt"]
 
 
+def test_checkpoints_are_kept_until_the_artifact_is_in_its_place(spec: JobSpec, toy: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(cfg: ToyConfig, inputs: jobs.Inputs, out: Path) -> Report:
+        last = out / "checkpoints" / "last"
+        toy.append(last.exists())
+        last.parent.mkdir(exist_ok=True)
+        last.write_text("step 7")
+        (out / "weights").write_text("7")
+        return Report({}, (Check("is_small", True),))
+
+    monkeypatch.setitem(jobs.JOBS._members, "toy", dataclasses.replace(jobs.JOBS["toy"], function=train, resumes=True))
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "rename", None)
+        with pytest.raises(TypeError):
+            run(spec)
+    result = run(spec)
+    assert toy == [False, True]
+    assert set(result.artifacts) == {"weights"}
+    assert jobs.load_intact(Path(result.path)) == result
+    assert sorted(path.name for path in Path(result.path).iterdir()) == ["job.json", "result.json", "weights"]
+
+
 def test_an_input_that_was_not_given_is_asked_for_by_name(tmp_path: Path) -> None:
     asked = JobSpec(job="assess_quality", config={"dataset": "simulation"}, inputs={}, out=str(tmp_path))
     with pytest.raises(ValueError, match="needs the input 'recordings'; given: none"):

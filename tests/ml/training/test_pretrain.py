@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,6 @@ from neurofm_ml.data.windows import shard_recordings
 from neurofm_ml.knowledge.cards import datasets
 from neurofm_ml.knowledge.files import raw_files
 from neurofm_ml.presets import IngestConfig, ScalerConfig, ShardsConfig
-from neurofm_ml.training import pretrain as module
 from neurofm_ml.training.checkpoints import latest_checkpoint
 from neurofm_ml.training.pretrain import pretrain
 from neurofm_ml.training.sampling import sampling_weights
@@ -52,8 +50,7 @@ def test_datasets_without_training_windows_are_left_out_by_name(shards, without_
     assert (report.metrics["datasets"], report.metrics["left_out"]) == ("simulation", "empty, nowhere")
 
 
-def test_checkpoints_say_what_they_were_trained_on(shards, scalers, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "shutil", SimpleNamespace(rmtree=lambda _: None))  # which removes the checkpoints at the end
+def test_checkpoints_say_what_they_were_trained_on(shards, scalers, tmp_path):
     pretrain("neurofmx", TINY, [shards], [], tmp_path)
     found = latest_checkpoint(tmp_path / "checkpoints").state["provenance"]
     assert found["simulation"] == read_manifest(shards)["index"]
