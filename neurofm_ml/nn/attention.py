@@ -58,7 +58,9 @@ class Attention(nn.Module):
         q, k, v = self.project(x).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        # Kernels differ in what they make of a row that may read nothing, NaN too: it reads all, which is then dropped.
+        readable = mask.any(-1, keepdim=True)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask | ~readable) * readable
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 

@@ -32,8 +32,8 @@ ROUNDING = 1e-6
 class Stream:
     """Decodes `tasks` of B sessions (rows of the vocabulary) on a grid of bins of `dt` seconds, the first at `t0`.
 
-    All B share one clock, which starts at 0 with the first chunk. The weights are those the model had when the stream
-    was made.
+    All B share one clock, which starts at 0 with the first chunk. Fusion and layers are copies: a model that is trained
+    further needs a new stream.
     """
 
     def __init__(self, model: "NeuroFMx", tasks: Sequence[str], session: Tensor, dt: float, t0: float = 0.0) -> None:
