@@ -60,7 +60,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         _discard(final)
     partial.rename(final)
     _fsync(folder)
-    for old in _steps(folder)[:-keep]:
+    for old in checkpoint_folders(folder)[:-keep]:
         _discard(old)
     return final
 
@@ -75,12 +75,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest sound checkpoint under `folder`; damaged ones are logged and passed over."""
-    for path in reversed(_steps(folder)):
+    for path in reversed(checkpoint_folders(folder)):
         try:
             return load_checkpoint(path)
         except ValueError as error:
             log.warning("%s Going back to the checkpoint before it.", error)
     return None
+
+
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """Checkpoint folders, oldest first."""
+    return sorted(folder.glob("step-*"), key=lambda p: int(p.name.removeprefix("step-")))
 
 
 def identity(cfg: TrainConfig, seed: int, world: int) -> dict[str, Any]:
@@ -145,11 +150,6 @@ def _read_json(path: Path, when_missing: str) -> dict[str, Any]:
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}): it was cut short or altered.") from None
     return found if isinstance(found, dict) else {}
-
-
-def _steps(folder: Path) -> list[Path]:
-    """Checkpoint folders, oldest first."""
-    return sorted(folder.glob("step-*"), key=lambda p: int(p.name.removeprefix("step-")))
 
 
 def _sweep(folder: Path) -> None:

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from neurofm_ml import gang
+from neurofm_ml.training.checkpoints import checkpoint_folders
 from neurofm_ml.types import Check
 
 #: Updates that are made again.
 LAST = 10
 #: Relative L2 distance of weights on a GPU, whose sums have no fixed order; on a CPU every bit is the same.
 TOLERANCE = 1e-3
+EXACT = f"relative L2 distance <= {TOLERANCE:g} on a GPU, 0 on a CPU"
 
 
 def resume_is_exact(train: Callable[[Path], Mapping[str, Tensor]], weights: Mapping[str, Tensor], out: Path) -> Check:
@@ -21,10 +23,11 @@ def resume_is_exact(train: Callable[[Path], Mapping[str, Tensor]], weights: Mapp
 
     `train` makes everything anew, trains from what a folder holds, and gives the final weights. All processes call this alike.
     """
-    checkpoints = sorted((out / "checkpoints").glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
-    if len(checkpoints) < 2:
-        return _said(float("nan"), 0, "one checkpoint alone; let `keep` be 2 or more")
-    before, last = checkpoints[-2:]
+    found = checkpoint_folders(out / "checkpoints")
+    if len(found) < 2:
+        note = f"one checkpoint alone; let `keep` be 2 or more and train for more than {LAST} steps"
+        return Check("resume_is_exact", False, "warn", threshold=EXACT, note=note)
+    before, last = found[-2:]
     folder = out / "replay"
     if gang.rank() == 0:
         shutil.rmtree(folder, ignore_errors=True)
@@ -36,10 +39,6 @@ def resume_is_exact(train: Callable[[Path], Mapping[str, Tensor]], weights: Mapp
     gang.meet("replayed")
     if gang.rank() == 0:
         shutil.rmtree(folder)
-    return _said(float(distance / size), int(last.name.removeprefix("step-")) - int(before.name.removeprefix("step-")), "")
-
-
-def _said(distance: float, updates: int, note: str) -> Check:
-    exact = distance <= (TOLERANCE if torch.cuda.is_available() else 0.0)
-    threshold = f"relative L2 distance <= {TOLERANCE:g} on a GPU, 0 on a CPU"
-    return Check("resume_is_exact", exact, "warn", {"distance": distance, "updates_made_again": updates}, threshold, note)
+    updates = int(last.name.removeprefix("step-")) - int(before.name.removeprefix("step-"))
+    numbers = {"distance": float(distance / size), "updates_made_again": updates}
+    return Check("resume_is_exact", numbers["distance"] <= (TOLERANCE if torch.cuda.is_available() else 0.0), "warn", numbers, EXACT)
