@@ -67,10 +67,11 @@ class Case:
         found: Latents = self.model.encode(batch)
         return found
 
-    def loss(self, seed: int) -> Tensor:
+    def loss(self, seed: int, device: str = "cpu") -> Tensor:
         self.model.zero_grad()
         torch.manual_seed(seed)
-        total: Tensor = self.family.loss(self.cfg)(self.model, self.batch, torch.Generator().manual_seed(seed), 0.5)[0]
+        generator = torch.Generator(device).manual_seed(seed)
+        total: Tensor = self.family.loss(self.cfg)(self.model.to(device), self.batch.to(device), generator, 0.5)[0]
         return total
 
 
@@ -225,3 +226,17 @@ def test_bfloat16_is_close(case):
     with torch.autocast("cpu", torch.bfloat16):
         found = case.encoded(case.batch)
     assert (found.values.float() - whole.values)[whole.mask].norm() < 0.02 * whole.values[whole.mask].norm()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_cuda_device_agrees(case):
+    expected = case.encoded(case.batch)
+    try:
+        found = case.model.to("cuda").encode(case.batch.to("cuda"))
+        total = case.loss(0, "cuda")
+        total.backward()
+    finally:
+        case.model.cpu()
+    assert total.isfinite()
+    assert (found.values.detach().cpu() - expected.values)[expected.mask].norm() < 0.01 * expected.values[expected.mask].norm()

@@ -119,6 +119,13 @@ def test_a_window_without_one_kind_of_sensor_is_as_if_there_were_none(model, bat
     assert torch.allclose(model.encode(both).values[1], model.encode(batch).values[1], atol=1e-5)
 
 
+def test_sensors_that_begin_later_than_others_are_missing_until_then(model, batch):
+    s = batch.streams["meg"]
+    later = dataclasses.replace(s, mask=s.mask & (s.times >= 0.5), values=s.values * (s.times >= 0.5)[..., None])
+    stream = merged(dataclasses.replace(batch, streams={"meg": s, "more": later}), "meg")
+    assert model.sensors.valid(stream).sum(2).tolist() == [[5] * 20 + [10] * 20] * 2
+
+
 def test_masking_is_a_function_of_its_generator(model, batch):
     first, second, third = (float(loss(CFG)(model, batch, torch.Generator().manual_seed(seed), 0.0)[0]) for seed in (0, 0, 1))
     assert first == second != third
