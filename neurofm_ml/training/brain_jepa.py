@@ -15,14 +15,13 @@ from neurofm_ml.data.gradients import compute_gradients
 from neurofm_ml.data.scaler import Scaler
 from neurofm_ml.models import BrainJEPA
 from neurofm_ml.nn.filling import draw
-from neurofm_ml.presets import BrainJEPAPretrainConfig
+from neurofm_ml.presets import RECIPES, BrainJEPAPretrainConfig
 from neurofm_ml.training.brainlm import mean_square
 from neurofm_ml.training.families import FAMILIES, Family
 from neurofm_ml.training.history import History
 from neurofm_ml.training.loop import LossFunction
 from neurofm_ml.types import Batch, Check
 
-MODALITIES = ("fmri",)
 #: Least variance of an embedding over windows and times, whose channels have unit size together, and least number of
 #: dimensions it must be spread over.
 MIN_VARIANCE, MIN_DIMENSIONS = 0.01, 1.5
@@ -106,4 +105,4 @@ def checks(history: History) -> tuple[Check, ...]:
     return (Check("no_collapse", fine, numbers=numbers, threshold=f"variance >= {MIN_VARIANCE:g}, dimensions >= {MIN_DIMENSIONS:g}"),)
 
 
-FAMILIES.add("brain_jepa", Family(MODALITIES, build, loss, checks=checks))
+FAMILIES.add("brain_jepa", Family(RECIPES["brain_jepa"].modalities, build, loss, checks=checks))

@@ -13,12 +13,10 @@ from neurofm_ml.data.batches import Vocabulary
 from neurofm_ml.data.scaler import Scaler
 from neurofm_ml.models import BrainLM
 from neurofm_ml.nn.filling import draw
-from neurofm_ml.presets import BrainLMPretrainConfig
+from neurofm_ml.presets import RECIPES, BrainLMPretrainConfig
 from neurofm_ml.training.families import FAMILIES, Family
 from neurofm_ml.training.loop import LossFunction
 from neurofm_ml.types import Batch
-
-MODALITIES = ("fmri",)
 
 
 def build(cfg: BrainLMPretrainConfig, vocabulary: Vocabulary, shards: Sequence[Path], scaler: Scaler) -> BrainLM:
@@ -51,4 +49,4 @@ def mean_square(values: Tensor, where: Tensor) -> Tensor:
     return (values.square().mean(3) * where).sum() / where.sum().clamp(min=1)
 
 
-FAMILIES.add("brainlm", Family(MODALITIES, build, loss))
+FAMILIES.add("brainlm", Family(RECIPES["brainlm"].modalities, build, loss))

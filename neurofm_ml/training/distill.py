@@ -70,7 +70,7 @@ def distill(cfg: DistillConfig, teacher: Path, shards: Sequence[Path], scaler: S
     student = NeuroFMx(cfg.model, master.vocabulary)
     embed_by_tuning(student, problems, scale)
     pupil = Pupil(student, master.cfg.d_model)
-    batches = mixture(cfg, wanted, Collate(wanted, master.vocabulary, scale), {load_card(path).name: 1.0 for path in wanted})
+    batches = mixture(cfg, wanted, lambda path: Collate([path], master.vocabulary, scale), {load_card(path).name: 1.0 for path in wanted})
     made_from = provenance(wanted)
     history = fit(pupil, batches, imitation(cfg, master), cfg.train, out, seed=cfg.seed, provenance=made_from, description="distill")
     save_model(out, student)

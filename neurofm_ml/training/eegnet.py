@@ -12,14 +12,12 @@ from neurofm_ml.data.batches import Vocabulary
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler
 from neurofm_ml.models import EEGNet
-from neurofm_ml.presets import EEGNetPretrainConfig
+from neurofm_ml.presets import RECIPES, EEGNetPretrainConfig
 from neurofm_ml.training.families import FAMILIES, Family
 from neurofm_ml.training.loop import LossFunction, ResumableIterable
 from neurofm_ml.types import Batch
 
 log = logging.getLogger(__name__)
-
-MODALITIES = ("eeg",)
 
 
 def build(cfg: EEGNetPretrainConfig, vocabulary: Vocabulary, shards: Sequence[Path], scaler: Scaler) -> EEGNet:
@@ -40,7 +38,7 @@ def batches(cfg: EEGNetPretrainConfig, vocabulary: Vocabulary, shards: Sequence[
     taught = {task.split("/")[0] for task, classes in vocabulary.labels.items() if classes}
     if idle := sorted(set(cards) - taught):
         log.warning("left out of training, without classes to tell apart: %s", ", ".join(idle))
-    return Family(MODALITIES, build, loss).read(cfg, vocabulary, [path for name, path in cards.items() if name in taught], scaler)
+    return FAMILIES["eegnet"].evenly(cfg, vocabulary, [path for name, path in cards.items() if name in taught], scaler)
 
 
 def loss(cfg: EEGNetPretrainConfig) -> LossFunction:
@@ -58,4 +56,4 @@ def cross_entropy(model: EEGNet, batch: Batch, generator: torch.Generator, progr
     return torch.stack(list(parts.values())).mean(), parts
 
 
-FAMILIES.add("eegnet", Family(MODALITIES, build, loss, batches))
+FAMILIES.add("eegnet", Family(RECIPES["eegnet"].modalities, build, loss, batches))

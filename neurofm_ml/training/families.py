@@ -46,8 +46,10 @@ class Family:
 
     def evenly(self, cfg: Any, vocabulary: Vocabulary, shards: Sequence[Path], scaler: Scaler) -> Mixture:
         """The same, every dataset drawn equally often."""
-        names = dict.fromkeys(name for path in shards for name in neural_signals(load_card(path), self.modalities))
-        collate = Collate(shards, vocabulary, scaler, signals=list(names))
+
+        def collate(path: Path) -> Collate:
+            return Collate([path], vocabulary, scaler, signals=neural_signals(load_card(path), self.modalities))
+
         return mixture(cfg, shards, collate, {load_card(path).name: 1.0 for path in shards}, self.modalities)
 
 
@@ -55,10 +57,13 @@ FAMILIES: Registry[Family] = Registry("family")
 
 
 def mixture(
-    cfg: Any, shards: Sequence[Path], collate: Collate, weights: Mapping[str, float], modalities: Collection[str] = READ
+    cfg: Any, shards: Sequence[Path], collate: Callable[[Path], Collate], weights: Mapping[str, float], modalities: Collection[str] = READ
 ) -> Mixture:
-    """Training windows of some datasets, from loaders of this process's share; `cfg` gives the seed and the loop's config."""
+    """Training windows of some datasets, from loaders of this process's share; `cfg` gives the seed and the loop's config.
+
+    Each dataset has a collate of its own: what is an input of one may be the target of another.
+    """
     rank, world = rank_and_world(cfg.train)
     common: dict[str, Any] = {"split": "train", "batch_size": cfg.train.batch_size, "seed": cfg.seed, "rank": rank, "world": world}
-    loaders = {load_card(path).name: Loader([path], where=readable(path, modalities), collate=collate, **common) for path in shards}
+    loaders = {load_card(path).name: Loader([path], where=readable(path, modalities), collate=collate(path), **common) for path in shards}
     return Mixture(loaders, weights, cfg.seed)

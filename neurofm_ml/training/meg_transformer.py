@@ -10,12 +10,10 @@ from neurofm_ml.data.batches import Vocabulary
 from neurofm_ml.data.scaler import Scaler
 from neurofm_ml.models import MEGTransformer
 from neurofm_ml.models.merged import merged
-from neurofm_ml.presets import MEGTransformerPretrainConfig
+from neurofm_ml.presets import RECIPES, MEGTransformerPretrainConfig
 from neurofm_ml.training.families import FAMILIES, Family
 from neurofm_ml.training.loop import LossFunction
 from neurofm_ml.types import Batch
-
-MODALITIES = ("meg",)
 
 
 def build(cfg: MEGTransformerPretrainConfig, vocabulary: Vocabulary, shards: Sequence[Path], scaler: Scaler) -> MEGTransformer:
@@ -38,4 +36,4 @@ def loss(cfg: MEGTransformerPretrainConfig) -> LossFunction:
     return masked
 
 
-FAMILIES.add("meg_transformer", Family(MODALITIES, build, loss))
+FAMILIES.add("meg_transformer", Family(RECIPES["meg_transformer"].modalities, build, loss))

@@ -13,7 +13,7 @@ from neurofm_ml.data.mixture import Mixture
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler
 from neurofm_ml.models import NeuroFMx
-from neurofm_ml.presets import READ, PretrainConfig, StageConfig
+from neurofm_ml.presets import RECIPES, PretrainConfig, StageConfig
 from neurofm_ml.training.curriculum import Curriculum, staged
 from neurofm_ml.training.families import FAMILIES, Family, mixture
 from neurofm_ml.training.loop import ResumableIterable
@@ -50,7 +50,7 @@ def _batches(
     side = not {"contrastive", "trimodal"}.isdisjoint(objectives(cfg))
     collate = partial(Collate, vocabulary=_told_apart(cfg, vocabulary, shards), scaler=scaler, labelled=labelled, side=side)
     if not cfg.curriculum and cfg.sampling.rule == "labelled":
-        return mixture(cfg, shards, collate(shards), sampling_weights(shards, cfg.labelled_share))
+        return mixture(cfg, shards, lambda path: collate([path]), sampling_weights(shards, cfg.labelled_share))
     found = [sources(shards, stage) for stage in _stages(cfg)]
 
     def drawn(stage: int) -> Mixture:
@@ -100,7 +100,7 @@ def _checked(cfg: PretrainConfig, vocabulary: Vocabulary, shards: Sequence[Path]
 FAMILIES.add(
     "neurofmx",
     Family(
-        READ,
+        RECIPES["neurofmx"].modalities,
         build=_checked,
         batches=lambda cfg, vocabulary, shards, scaler: _batches(cfg, vocabulary, _problems(shards), shards, scaler),
         loss=loss,
