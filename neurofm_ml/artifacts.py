@@ -109,7 +109,7 @@ def fetch(artifact: Path, names: Iterable[str] | None = None) -> None:
     if store is None or result is None:
         raise ValueError(f"{artifact} is neither here nor in the store (NEUROFM_STORE); materialise it first.")
     digests = {**result["artifacts"], JOB: None}
-    wanted = {f"{_folder(result)}{name}": (_within(artifact, name), digests[name]) for name in (digests if names is None else names)}
+    wanted = {f"{_folder(result)}{name}": (within(artifact, name), digests[name]) for name in (digests if names is None else names)}
     artifact.mkdir(parents=True, exist_ok=True)
     with locked(artifact.with_name(f".{artifact.name}.fetch.lock")), ThreadPoolExecutor(IN_FLIGHT, "fetch") as pool:
         list(pool.map(lambda name: _bring(store, name, *wanted[name]), wanted))
@@ -132,7 +132,7 @@ def _folder(result: Mapping[str, Any]) -> str:
     return f"files-{result['data_version']}/"
 
 
-def _within(folder: Path, name: str) -> Path:
+def within(folder: Path, name: str) -> Path:
     """Where a file goes that the store names."""
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
@@ -207,7 +207,7 @@ def restore_work(work: Path) -> None:
     partial.mkdir(parents=True)
     for name, digest in manifest["files"].items():
         try:
-            _bring(store, f"files/{digest}", _within(partial, name), digest)
+            _bring(store, f"files/{digest}", within(partial, name), digest)
         except ValueError as error:
             log.warning("%s Going on without it.", error)
     shutil.rmtree(work, ignore_errors=True)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from neurofm_ml.artifacts import fetch, is_shared, read_shared
+from neurofm_ml.artifacts import fetch, is_shared, read_shared, within
 from neurofm_ml.config import from_dict
 from neurofm_ml.files import file_hash
 from neurofm_ml.jobs.spec import JobResult, JobSpec
@@ -58,7 +58,7 @@ def current(home: Path) -> Path | None:
     """The current finished artifact under `home`, or None."""
     pointer = home / "current.json"
     if shared := read_shared(home, "current.json"):
-        return home / shared["fingerprint"]
+        return within(home, shared["fingerprint"])
     if not pointer.exists():
         return None
     artifact = home / json.loads(pointer.read_text())["fingerprint"]

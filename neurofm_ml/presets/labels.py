@@ -29,6 +29,6 @@ class AdaptLabelsConfig:
 
 def adapt_labels(size: str, seed: int = 0) -> AdaptLabelsConfig:
     """Adaptation to labels at one size."""
-    tiny = TrainConfig(steps=150, batch_size=32, lr=2e-3, ema=0.95, checkpoint_every=150)
+    tiny = TrainConfig(steps=80, batch_size=32, lr=3e-3, ema=0.9, checkpoint_every=80)
     train = tiny if checked_size(size) == "tiny" else TrainConfig(steps=1000, batch_size=64, lr=1e-4, ema=0.99, precision="bf16-mixed")
     return AdaptLabelsConfig(seed=seed, size=size, train=train)  # type: ignore[arg-type]

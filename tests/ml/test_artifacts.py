@@ -221,6 +221,9 @@ def test_a_store_names_no_place_outside_an_artifact(machine: Machine, double: Do
     path.write_text(path.read_text().replace('"small.txt":', '"../../small.txt":'))
     with pytest.raises(ValueError, match=r"'../../small.txt' is named by the store and lies outside"):
         run(machine("two"))
+    (path.parents[1] / "current.json").write_text('{"fingerprint": "../../../elsewhere"}')
+    with pytest.raises(ValueError, match=r"'../../../elsewhere' is named by the store and lies outside"):
+        current(Path(machine("two").out))
 
 
 def test_a_damaged_result_in_the_store_is_refused_by_name(machine: Machine, double: Double) -> None:
