@@ -1,23 +1,29 @@
 """Pretraining chooses its datasets: what cannot teach anything is left out or refused by name."""
 
+import dataclasses
+import itertools
 import json
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from parcel_shards import write
 
 from neurofm_ml import presets
 from neurofm_ml.config import patch
-from neurofm_ml.data.batches import readable
+from neurofm_ml.data.batches import build_vocabulary, readable
 from neurofm_ml.data.ingest import ingest
 from neurofm_ml.data.scaler import fit as fit_scaler
+from neurofm_ml.data.scaler import load_scaler
 from neurofm_ml.data.shards import read_manifest
+from neurofm_ml.data.simulate import simulate
 from neurofm_ml.data.windows import shard_recordings
-from neurofm_ml.knowledge.cards import datasets
+from neurofm_ml.knowledge.cards import TaskSpec, datasets
 from neurofm_ml.knowledge.files import raw_files
 from neurofm_ml.presets import IngestConfig, ScalerConfig, ShardsConfig
 from neurofm_ml.training.checkpoints import latest_checkpoint
+from neurofm_ml.training.families import FAMILIES
 from neurofm_ml.training.pretrain import pretrain
 from neurofm_ml.training.sampling import sampling_weights
 
@@ -109,3 +115,18 @@ def test_windows_without_anything_to_read_are_passed_by(tmp_path, monkeypatch):
     report = pretrain("neurofmx", cfg, [tmp_path / "shards"], [tmp_path / "scaler"], tmp_path / "model")
     assert np.isfinite(report.metrics["loss"])
     assert {key.split("-")[0] for key in readable(tmp_path / "shards")["key"]} == {"brain"}
+
+
+def test_what_is_an_input_here_is_never_read_where_it_is_the_target(tmp_path):
+    whole = datasets()["simulation"]
+    kept = {name: whole.signals[name] for name in ("spikes", "calcium", "behaviour")}
+    own = dataclasses.replace(whole, recordings=whole.recordings[:1], signals=kept, window_s=4.0, stride_s=4.0)
+    other = dataclasses.replace(own, name="other", tasks=(TaskSpec(name="glow", target="calcium", inputs=("spikes",)),))
+    shards = [write(tmp_path, card, simulate(card, 60.0)) for card in (own, other)]
+    for modality in ("spikes", "calcium", "pose"):
+        (tmp_path / modality).mkdir()
+        fit_scaler(ScalerConfig(modality=modality), shards, tmp_path / modality)
+    scales = load_scaler([tmp_path / modality for modality in ("spikes", "calcium", "pose")])
+    batches = FAMILIES["neurofmx"].evenly(TINY, build_vocabulary(shards), shards, scales)
+    read = {(*batch.targets, *batch.streams) for batch in itertools.islice(batches, 20)}
+    assert read == {("simulation/behaviour", "spikes", "calcium"), ("other/glow", "spikes")}
