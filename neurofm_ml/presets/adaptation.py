@@ -78,6 +78,10 @@ class MetaConfig:
     def __post_init__(self) -> None:
         positive(self, "inner_steps", "inner_lr")
         _single(self, "an episode is one process's")
+        if self.train.compile:
+            raise ValueError(
+                "MetaConfig.train.compile is True; it must be False: episodes train copies, which compiled layers do not follow."
+            )
 
 
 @config

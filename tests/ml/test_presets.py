@@ -89,6 +89,7 @@ WRONG = [
     (stages(stages=3, steps=400), r"the first 2 stages take 800 updates and training has 800; the last is never reached"),
     (objectives(behaviour=-1.0), r"PretrainConfig\.objectives is .*; weights must not be negative, and one must be positive"),
     (objectives(behaviour=0.0, masked=0.0), r"PretrainConfig\.objectives is .*one must be positive"),
+    (lambda: patch(presets.meta_train("tiny"), {"train": {"compile": True}}), r"MetaConfig\.train\.compile is True; it must be False"),
     (lambda: from_dict(PretrainConfig, {**to_dict(presets.pretrain("tiny")), "size": "huge"}), r"PretrainConfig\.size is 'huge'; allowed: 'tiny'"),
 ]  # fmt: skip
 
