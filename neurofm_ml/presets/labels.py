@@ -11,8 +11,8 @@ from neurofm_ml.presets.loop import TrainConfig
 class AdaptLabelsConfig:
     """Fit a pretrained encoder of any family to the label tasks of `datasets` (None: of all that are here), a decoder per dataset.
 
-    First the readout alone, then all of it, each for ``train.steps`` updates; of the two, what is better on the validation
-    windows is kept (Kumar et al. 2022, who fit the readout first for the sake of unseen data).
+    First the readout alone, by regression, then all of it for ``train.steps`` updates; of the two, what is better on the
+    validation windows is kept (Kumar et al. 2022, who fit the readout first for the sake of unseen data).
     """
 
     seed: int
@@ -29,6 +29,6 @@ class AdaptLabelsConfig:
 
 def adapt_labels(size: str, seed: int = 0) -> AdaptLabelsConfig:
     """Adaptation to labels at one size."""
-    tiny = TrainConfig(steps=80, batch_size=32, lr=3e-3, ema=0.9, checkpoint_every=80)
+    tiny = TrainConfig(steps=30, batch_size=8, lr=1e-3, ema=0.9, checkpoint_every=30)
     train = tiny if checked_size(size) == "tiny" else TrainConfig(steps=1000, batch_size=64, lr=1e-4, ema=0.99, precision="bf16-mixed")
     return AdaptLabelsConfig(seed=seed, size=size, train=train)  # type: ignore[arg-type]

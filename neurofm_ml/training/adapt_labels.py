@@ -24,6 +24,7 @@ from neurofm_ml.training.label_decoders import (
     LabelDecoder,
     Scale,
     answers,
+    fit_readout,
     label_loss,
     mean_loss,
     modalities_of,
@@ -36,8 +37,6 @@ from neurofm_ml.training.problems import provenance
 from neurofm_ml.training.saved import extend, load_model
 from neurofm_ml.types import Array, Check, Report
 
-#: Parts of the fit, in turn, and what each fits.
-STAGES = ("readout", "all")
 COLUMNS = ["dataset", "task", "split", "recording", "subject", "start", "truth", "said"]
 
 
@@ -70,18 +69,15 @@ def _adapt_one(cfg: AdaptLabelsConfig, base: Any, shards: Path, scaler: Scaler, 
     """Fit the readout, then all; keep what has the smaller loss on the validation windows."""
     card = load_card(shards)
     model = fresh(base, shards, scaler, cfg.seed)
-    best, least = model, np.inf
-    for stage in STAGES:
-        model.encoder.requires_grad_(stage == "all")
-        _fit(cfg, model, shards, scaler, out / "fits" / card.name / stage)
-        found = mean_loss(model, shards, scaler, "validation")
-        if found < least:
-            best, least = copy.deepcopy(model), found
+    least = fit_readout(model, shards, scaler)
+    best = copy.deepcopy(model)
+    _fit(cfg, model, shards, scaler, out / "fits" / card.name)
+    if mean_loss(model, shards, scaler, "validation") < least:
+        best = model
     folder = out / "decoders" / card.name
     folder.mkdir(parents=True, exist_ok=True)
     pd.concat([table(best, shards, scaler, split) for split in ("validation", "test")]).to_parquet(folder / "labels.parquet")
-    for stage in STAGES:
-        shutil.rmtree(out / "fits" / card.name / stage / "checkpoints")
+    shutil.rmtree(out / "fits" / card.name / "checkpoints")
     save_label_decoder(folder, best)  # last: it says that the dataset is finished
 
 
@@ -161,9 +157,5 @@ def _metric(name: str, truth: Array, said: Array) -> float:
 
 
 def _losses(out: Path, names: Sequence[str]) -> Check:
-    last = {
-        f"{name}, {stage}": float(read_curves(out / "fits" / name / stage / "metrics.csv")["loss"][1][-1])
-        for name in names
-        for stage in STAGES
-    }
+    last = {name: float(read_curves(out / "fits" / name / "metrics.csv")["loss"][1][-1]) for name in names}
     return Check("loss_is_finite", all(np.isfinite(v) for v in last.values()), numbers=last, threshold="finite")

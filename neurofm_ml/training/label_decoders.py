@@ -3,6 +3,7 @@
 Shapes: B windows, L latents, D width, K classes (1 for a number).
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from neurofm_ml.types import Batch, Latents
 
 Scale = tuple[float, float]
 
+#: Weights of the squared readout weights that are tried.
+PENALTIES = (0.003, 0.03, 0.3)
+
 
 def pool(latents: Latents) -> Tensor:
     """(B, D) mean of the valid latents of each window. Not their spread: dropout would make it another number in training."""
@@ -32,34 +36,87 @@ def pool(latents: Latents) -> Tensor:
 class LabelDecoder(nn.Module):
     """Scores of each class, or the number, of every label task.
 
+    The pooled latents are read in deviations from what they were before anything was fitted.
+
     classes: task -> its classes, none for a number; scales: task -> mean and deviation of the number over training windows.
     """
+
+    centre: Tensor
+    spread: Tensor
 
     def __init__(self, encoder: Any, classes: Mapping[str, tuple[str, ...]], scales: Mapping[str, Scale]) -> None:
         super().__init__()
         self.encoder, self.classes, self.scales = encoder, dict(classes), dict(scales)
         width = encoder.cfg.d_model
-        self.norm = nn.BatchNorm1d(width, affine=False)
+        self.register_buffer("centre", torch.zeros(width))
+        self.register_buffer("spread", torch.ones(width))
         self.readout = nn.ModuleDict({task: nn.Linear(width, max(1, len(names))) for task, names in classes.items()})
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """task -> (B, K) log-odds of classes, or (B, 1) the number as z-score."""
-        features = self.norm(pool(self.encoder.encode(batch)))
-        return {task: readout(features) for task, readout in self.readout.items()}
+        return self.read(pool(self.encoder.encode(batch)))
+
+    def read(self, features: Tensor) -> dict[str, Tensor]:
+        """The same from pooled latents (B, D)."""
+        z = (features - self.centre) / self.spread
+        return {task: readout(z) for task, readout in self.readout.items()}
+
+    def losses(self, guesses: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Cross-entropy of classes and squared error of numbers, over the windows whose label (B,) is known."""
+        return {task: self._loss(task, guess, labels[task]) for task, guess in guesses.items() if task in labels}
+
+    def _loss(self, task: str, guess: Tensor, label: Tensor) -> Tensor:
+        if self.classes[task]:
+            known = label >= 0
+            return F.cross_entropy(guess, label.clamp(min=0), reduction="none")[known].sum() / known.sum().clamp(min=1)
+        known, (mean, std) = label.isfinite(), self.scales[task]
+        return (guess[:, 0] - (label - mean) / std)[known].square().sum() / known.sum().clamp(min=1)
 
 
 def label_loss(model: LabelDecoder, batch: Batch, *_: object) -> tuple[Tensor, dict[str, Tensor]]:
-    """Cross-entropy of classes and squared error of numbers, over the windows whose label is known."""
-    parts = {task: _task_loss(model, task, guess, batch.labels[task]) for task, guess in model(batch).items() if task in batch.labels}
+    """Mean over the tasks of a batch."""
+    parts = model.losses(model(batch), batch.labels)
     return torch.stack(list(parts.values())).mean(), parts
 
 
-def _task_loss(model: LabelDecoder, task: str, guess: Tensor, label: Tensor) -> Tensor:
-    if model.classes[task]:
-        known = label >= 0
-        return F.cross_entropy(guess, label.clamp(min=0), reduction="none")[known].sum() / known.sum().clamp(min=1)
-    known, (mean, std) = label.isfinite(), model.scales[task]
-    return ((guess[:, 0] - (label - mean) / std)[known].square().sum()) / known.sum().clamp(min=1)
+def fit_readout(model: LabelDecoder, shards: Path, scaler: Scaler) -> float:
+    """Fit the readouts to pooled latents of the training windows, the encoder as it is; gives the validation loss.
+
+    Logistic and ridge regression of standardised latents; of `PENALTIES`, that with the smallest validation loss is kept.
+    """
+    (features, labels), (held_out, held_labels) = (encoded(model, shards, scaler, split) for split in ("train", "validation"))
+    model.centre.copy_(features.mean(0))
+    model.spread.copy_(features.std(0) + 1e-6)
+    best, least = model.readout.state_dict(), math.inf
+    for penalty in PENALTIES:
+        _regress(model, features, labels, penalty)
+        with torch.no_grad():
+            loss = float(torch.stack(list(model.losses(model.read(held_out), held_labels).values())).mean())
+        if loss < least:
+            best, least = {name: value.clone() for name, value in model.readout.state_dict().items()}, loss
+    model.readout.load_state_dict(best)
+    return least
+
+
+def _regress(model: LabelDecoder, features: Tensor, labels: Mapping[str, Tensor], penalty: float) -> None:
+    optimizer = torch.optim.LBFGS(model.readout.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        fit = torch.stack(list(model.losses(model.read(features), labels).values())).sum()
+        loss: Tensor = fit + penalty * torch.stack([p.square().sum() for p in model.readout.parameters() if p.ndim > 1]).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+
+
+@torch.no_grad()
+def encoded(model: LabelDecoder, shards: Path, scaler: Scaler, split: str) -> tuple[Tensor, dict[str, Tensor]]:
+    """Pooled latents (n, D) of the windows of a split, and the labels (n,) of each task."""
+    model.eval()
+    batches = [(pool(model.encoder.encode(b)), b.labels) for b in windows(model.encoder, shards, scaler, split).epoch()]
+    return torch.cat([f for f, _ in batches]), {task: torch.cat([known[task] for _, known in batches]) for task in model.classes}
 
 
 @torch.no_grad()
