@@ -105,4 +105,4 @@ def checks(history: History) -> tuple[Check, ...]:
     return (Check("no_collapse", fine, numbers=numbers, threshold=f"variance >= {MIN_VARIANCE:g}, dimensions >= {MIN_DIMENSIONS:g}"),)
 
 
-FAMILIES.add("brain_jepa", Family(RECIPES["brain_jepa"].modalities, build, loss, checks=checks))
+FAMILIES.add("brain_jepa", Family(RECIPES["brain_jepa"].modalities, build, loss, shortest_s=lambda cfg: cfg.model.patch_s, checks=checks))

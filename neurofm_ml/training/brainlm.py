@@ -49,4 +49,4 @@ def mean_square(values: Tensor, where: Tensor) -> Tensor:
     return (values.square().mean(3) * where).sum() / where.sum().clamp(min=1)
 
 
-FAMILIES.add("brainlm", Family(RECIPES["brainlm"].modalities, build, loss))
+FAMILIES.add("brainlm", Family(RECIPES["brainlm"].modalities, build, loss, shortest_s=lambda cfg: cfg.model.patch_s))

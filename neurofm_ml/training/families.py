@@ -29,6 +29,7 @@ class Family:
     build       (config, vocabulary, shards, scaler) -> model
     loss        config -> loss function for `fit`
     batches     (config, vocabulary, shards, scaler) -> endless batches; default: every dataset drawn equally often
+    shortest_s  config -> seconds that a window must last to hold anything to read
     checks      claims about a run, beside those of the loop
     beside      (config, model) -> context in which the model is trained with more than it is published with
     """
@@ -37,6 +38,7 @@ class Family:
     build: Callable[[Any, Vocabulary, Sequence[Path], Scaler], nn.Module]
     loss: Callable[[Any], LossFunction]
     batches: Callable[[Any, Vocabulary, Sequence[Path], Scaler], ResumableIterable] | None = None
+    shortest_s: Callable[[Any], float] = lambda cfg: 0.0
     checks: Callable[[History], tuple[Check, ...]] = lambda history: ()
     beside: Callable[[Any, nn.Module], AbstractContextManager[None]] = lambda cfg, model: nullcontext()
 

@@ -33,7 +33,7 @@ def pretrain(name: str, cfg: Any, shards: Sequence[Path], scaler: Sequence[Path]
     Datasets that `cfg.datasets` names and that are not here, or have no training window, are left out by name.
     """
     family = FAMILIES[name]
-    used, missing = choose(cfg.datasets, shards, family.modalities)
+    used, missing = choose(cfg.datasets, shards, family.modalities, family.shortest_s(cfg))
     paths, scales = list(used.values()), load_scaler(scaler)
     vocabulary = build_vocabulary(paths)
 
@@ -55,21 +55,27 @@ def pretrain(name: str, cfg: Any, shards: Sequence[Path], scaler: Sequence[Path]
     return Report(metrics, (*history.checks, exact, *family.checks(history)), {**history.shown, "a window and its latents": "window.png"})
 
 
-def choose(wanted: Sequence[str] | None, shards: Sequence[Path], modalities: Sequence[str] = READ) -> tuple[Mapping[str, Path], list[str]]:
-    """The datasets to learn from, and the names of those wanted that cannot be used."""
+def choose(
+    wanted: Sequence[str] | None, shards: Sequence[Path], modalities: Sequence[str] = READ, shortest_s: float = 0.0
+) -> tuple[Mapping[str, Path], list[str]]:
+    """The datasets to learn from, and the names of those wanted that cannot be used: not here, or without training windows that
+    hold one of the modalities and last `shortest_s` seconds."""
     here = {load_card(path).name: path for path in shards}
     wanted = wanted or tuple(here)
-    used = {name: here[name] for name in wanted if name in here and _has_training_windows(here[name], modalities)}
+    used = {name: here[name] for name in wanted if name in here and _has_training_windows(here[name], modalities, shortest_s)}
     missing = sorted(set(wanted) - set(used))
     if missing:
         log.warning("left out of training, without training windows here: %s", ", ".join(missing))
     if not used:
         raise ValueError(
-            f"none of the datasets {', '.join(wanted)} has training windows of {', '.join(modalities)}; materialise shards of one that has."
+            f"none of the datasets {', '.join(wanted)} has training windows of {', '.join(modalities)} of {shortest_s:g} s or more; "
+            "materialise shards of one that has."
         )
     return used, missing
 
 
-def _has_training_windows(shards: Path, modalities: Sequence[str]) -> bool:
+def _has_training_windows(shards: Path, modalities: Sequence[str], shortest_s: float) -> bool:
+    if load_card(shards).window_s < shortest_s:
+        return False
     table = pd.read_parquet(shards / "windows.parquet", columns=["key", "split"])
     return bool(((table.split == "train") & table.key.isin(readable(shards, modalities).get("key", table.key))).any())

@@ -17,9 +17,11 @@ from neurofm_ml.data.loader import Loader
 from neurofm_ml.models import BrainJEPA, BrainLM
 from neurofm_ml.training import brain_jepa, brainlm
 from neurofm_ml.training.checkpoints import latest_checkpoint
+from neurofm_ml.training.families import FAMILIES
 from neurofm_ml.training.history import History
 from neurofm_ml.training.label_decoders import pool
 from neurofm_ml.training.loop import fit
+from neurofm_ml.training.pretrain import choose
 from neurofm_ml.types import Array, Batch
 
 SMALL = {"d_model": 32, "n_layers": 2, "n_heads": 2}
@@ -228,3 +230,13 @@ def test_real_people_at_rest_and_at_a_film(family, tmp_path):
     history = fit(model, loader, family.loss(cfg), cfg.train, tmp_path / "run", seed=0)
     assert all(check.passed for check in history.checks)
     assert all(check.passed for check in (brain_jepa.checks(history) if family is brain_jepa else ()))
+
+
+@pytest.mark.parametrize("family", ["brainlm", "brain_jepa"])
+def test_datasets_whose_windows_hold_no_patch_are_left_out_by_name(family, shards, tmp_path):
+    cfg = getattr(presets, f"{family}_pretrain")("tiny")
+    used, missing = choose(None, shards, ("fmri",), FAMILIES[family].shortest_s(cfg))
+    assert (len(used), missing) == (len(shards), [])
+    long = patch(cfg, {"model": {"patch_s": 1e4}})
+    with pytest.raises(ValueError, match="has training windows of fmri of 10000 s or more"):
+        choose(None, shards, ("fmri",), FAMILIES[family].shortest_s(long))
