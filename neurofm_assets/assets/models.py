@@ -31,22 +31,29 @@ LEARNED = {
 }
 
 
+def common(name: str, job: str, partitions: dg.PartitionsDefinition) -> dict[str, Any]:
+    """What all assets of this file are: made by a job, on a GPU."""
+    return {
+        "name": name,
+        "partitions_def": partitions,
+        "group_name": "models",
+        "kinds": {"pytorch"},
+        "owners": OWNERS,
+        "pool": "gpu",
+        "code_version": JOBS[job].version,
+        "check_specs": specs_for(name, job, partitions),
+    }
+
+
 def pretrained(family: str) -> dg.AssetsDefinition:
     """``<family>_pretrained``: what the family learned from the training windows of every dataset it reads."""
     recipe, job, name = RECIPES[family], f"pretrain_{family}", f"{family}_pretrained"
     patch = dagster_config(recipe.config, omit=("size", "seed"))
 
     @dg.asset(
-        name=name,
         description=recipe.about,
-        partitions_def=RUNS,
-        group_name="models",
-        kinds={"pytorch"},
-        owners=OWNERS,
-        pool="gpu",
         deps=DATA,
-        code_version=JOBS[job].version,
-        check_specs=specs_for(name, job, RUNS),
+        **common(name, job, RUNS),
         freshness_policy=WEEKLY if family == "neurofmx" else None,  # which a schedule makes again
     )
     def made(context: dg.AssetExecutionContext, config: patch, compute: Compute, store: Store) -> dg.MaterializeResult:  # type: ignore[valid-type]
@@ -71,16 +78,9 @@ def adapted(family: str, base: dg.AssetsDefinition) -> dg.AssetsDefinition:
     among = LABELLED if series else told_apart_by(recipe.modalities)
 
     @dg.asset(
-        name=name,
         description=ABOUT[series],
-        partitions_def=RUNS,
-        group_name="models",
-        kinds={"pytorch"},
-        owners=OWNERS,
-        pool="gpu",
         deps=[base, *DATA],
-        code_version=JOBS[job].version,
-        check_specs=specs_for(name, job, RUNS),
+        **common(name, job, RUNS),
     )
     def made(context: dg.AssetExecutionContext, config: patch, compute: Compute, store: Store) -> dg.MaterializeResult:  # type: ignore[valid-type]
         size, seed = run_of(context)
@@ -115,16 +115,9 @@ def study(name: str, job: str, preset: Callable[[str], Any], about: str) -> dg.A
     patch = dagster_config(JOBS[job].config, omit=("size",))
 
     @dg.asset(
-        name=name,
         description=about,
-        partitions_def=BY_SIZE,
-        group_name="models",
-        kinds={"pytorch"},
-        owners=OWNERS,
-        pool="gpu",
         deps=DATA,
-        code_version=JOBS[job].version,
-        check_specs=specs_for(name, job, BY_SIZE),
+        **common(name, job, BY_SIZE),
     )
     def made(context: dg.AssetExecutionContext, config: patch, compute: Compute, store: Store) -> dg.MaterializeResult:  # type: ignore[valid-type]
         size = context.partition_key

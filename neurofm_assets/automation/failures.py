@@ -98,5 +98,4 @@ def call(url: str, content: dict[str, str]) -> None:
     if not url.startswith(("https://", "http://")):
         raise ValueError(f"NEUROFM_WEBHOOK is {url!r}; it must begin with https:// or http://.")
     request = urllib.request.Request(url, json.dumps(content).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=PATIENCE_S):
-        pass
+    urllib.request.urlopen(request, timeout=PATIENCE_S).close()

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from neurofm_ml.data.loader import Loader, hashed, same_cursor
+from neurofm_ml.data.loader import Loader, same_cursor
+from neurofm_ml.data.order import hashed
 
 
 class Draw:

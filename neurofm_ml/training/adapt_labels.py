@@ -136,7 +136,7 @@ def table(model: LabelDecoder, shards: Path, scaler: Scaler, split: str) -> pd.D
 def score(said: pd.DataFrame, card: DatasetCard, split: str) -> dict[Any, float]:
     """Task -> its metric over a split; 0 where the split has no label, or one class alone.
 
-    A label of a subject is one answer: the windows of a recording are averaged first.
+    What is asked of a subject is answered once per recording: its windows are averaged first.
     """
     found = {}
     for task in card.label_tasks:

@@ -14,18 +14,17 @@ from torch import Tensor, nn
 
 from neurofm_ml.data.augment import augment
 from neurofm_ml.data.batches import Collate
-from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler, load_scaler
 from neurofm_ml.metrics import r2
 from neurofm_ml.models import NeuroFMx
 from neurofm_ml.objectives import OBJECTIVES, Truth
-from neurofm_ml.presets import DistillConfig
+from neurofm_ml.presets import READ, DistillConfig
 from neurofm_ml.training.adapt import decoding_problems, known
 from neurofm_ml.training.decoders import block_latents, predict_block, problem_batches
-from neurofm_ml.training.families import mixture
 from neurofm_ml.training.loop import LossFunction, fit
 from neurofm_ml.training.pretrain import choose
 from neurofm_ml.training.problems import Problem, provenance
+from neurofm_ml.training.sampling import evenly, mixture, whole
 from neurofm_ml.training.saved import load_model, save_model
 from neurofm_ml.training.tuning import embed_by_tuning
 from neurofm_ml.types import Array, Batch, Report
@@ -70,13 +69,14 @@ def distill(cfg: DistillConfig, teacher: Path, shards: Sequence[Path], scaler: S
     student = NeuroFMx(cfg.model, master.vocabulary)
     embed_by_tuning(student, problems, scale)
     pupil = Pupil(student, master.cfg.d_model)
-    batches = mixture(cfg, wanted, lambda path: Collate([path], master.vocabulary, scale), {load_card(path).name: 1.0 for path in wanted})
+    found = whole(wanted, READ)
+    batches = mixture(found, evenly(found), lambda s: Collate([s.shards], master.vocabulary, scale, signals=s.signals), cfg.train, cfg.seed)
     made_from = provenance(wanted)
     history = fit(pupil, batches, imitation(cfg, master), cfg.train, out, seed=cfg.seed, provenance=made_from, description="distill")
     save_model(out, student)
     sizes = {"parameters": student.n_parameters(), "teacher.parameters": master.n_parameters()}
-    found = {**fidelity(pupil, master.cpu(), problems, scale), **speeds(student, master, problems[0], scale)}
-    return Report({**history.metrics, **sizes, **found}, history.checks, history.shown)
+    judged = {**fidelity(pupil, master.cpu(), problems, scale), **speeds(student, master, problems[0], scale)}
+    return Report({**history.metrics, **sizes, **judged}, history.checks, history.shown)
 
 
 def taught(cfg: DistillConfig, teacher: NeuroFMx, shards: Sequence[Path]) -> list[Path]:

@@ -1,6 +1,6 @@
 """What a family of models brings to pretraining: what it reads, how it is built, what it is trained for, what it claims."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,16 +8,13 @@ from typing import Any
 
 from torch import nn
 
-from neurofm_ml.data.batches import Collate, Vocabulary, neural_signals, readable
-from neurofm_ml.data.loader import Loader
+from neurofm_ml.data.batches import Collate, Vocabulary
 from neurofm_ml.data.mixture import Mixture
-from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler
-from neurofm_ml.presets import READ
 from neurofm_ml.registry import Registry
 from neurofm_ml.training.history import History
 from neurofm_ml.training.loop import LossFunction, ResumableIterable
-from neurofm_ml.training.strategies import rank_and_world
+from neurofm_ml.training.sampling import evenly, mixture, whole
 from neurofm_ml.types import Check
 
 
@@ -48,24 +45,8 @@ class Family:
 
     def evenly(self, cfg: Any, vocabulary: Vocabulary, shards: Sequence[Path], scaler: Scaler) -> Mixture:
         """The same, every dataset drawn equally often."""
-
-        def collate(path: Path) -> Collate:
-            return Collate([path], vocabulary, scaler, signals=neural_signals(load_card(path), self.modalities))
-
-        return mixture(cfg, shards, collate, {load_card(path).name: 1.0 for path in shards}, self.modalities)
+        found = whole(shards, self.modalities)
+        return mixture(found, evenly(found), lambda s: Collate([s.shards], vocabulary, scaler, signals=s.signals), cfg.train, cfg.seed)
 
 
 FAMILIES: Registry[Family] = Registry("family")
-
-
-def mixture(
-    cfg: Any, shards: Sequence[Path], collate: Callable[[Path], Collate], weights: Mapping[str, float], modalities: Collection[str] = READ
-) -> Mixture:
-    """Training windows of some datasets, from loaders of this process's share; `cfg` gives the seed and the loop's config.
-
-    Each dataset has a collate of its own: what is an input of one may be the target of another.
-    """
-    rank, world = rank_and_world(cfg.train)
-    common: dict[str, Any] = {"split": "train", "batch_size": cfg.train.batch_size, "seed": cfg.seed, "rank": rank, "world": world}
-    loaders = {load_card(path).name: Loader([path], where=readable(path, modalities), collate=collate(path), **common) for path in shards}
-    return Mixture(loaders, weights, cfg.seed)

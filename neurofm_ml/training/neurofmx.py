@@ -15,11 +15,10 @@ from neurofm_ml.data.scaler import Scaler
 from neurofm_ml.models import NeuroFMx
 from neurofm_ml.presets import RECIPES, PretrainConfig, StageConfig
 from neurofm_ml.training.curriculum import Curriculum, staged
-from neurofm_ml.training.families import FAMILIES, Family, mixture
+from neurofm_ml.training.families import FAMILIES, Family
 from neurofm_ml.training.loop import ResumableIterable
 from neurofm_ml.training.problems import Problem, find_problems
-from neurofm_ml.training.sampling import groups, sampling_weights, sources
-from neurofm_ml.training.sampling import mixture as source_mixture
+from neurofm_ml.training.sampling import groups, mixture, sources
 from neurofm_ml.training.steps import Loss, weighted_loss
 from neurofm_ml.training.tuning import embed_by_tuning
 from neurofm_ml.training.weighting import balanced
@@ -49,13 +48,11 @@ def _batches(
     labelled = {f"{p.dataset}/{p.recording}": p.labelled for p in problems if p.labelled}
     side = not {"contrastive", "trimodal"}.isdisjoint(objectives(cfg))
     collate = partial(Collate, vocabulary=_told_apart(cfg, vocabulary, shards), scaler=scaler, labelled=labelled, side=side)
-    if not cfg.curriculum and cfg.sampling.rule == "labelled":
-        return mixture(cfg, shards, lambda path: collate([path]), sampling_weights(shards, cfg.labelled_share))
     found = [sources(shards, stage) for stage in _stages(cfg)]
 
     def drawn(stage: int) -> Mixture:
         weights = groups(found[stage], cfg.sampling, cfg.labelled_share)
-        return source_mixture(found[stage], weights, lambda s: collate([s.shards], signals=s.signals), cfg.train, cfg.seed + stage)
+        return mixture(found[stage], weights, lambda s: collate([s.shards], signals=s.signals), cfg.train, cfg.seed + stage)
 
     return Curriculum(cfg.curriculum, [partial(drawn, k) for k in range(len(found))], cfg.train.accumulate) if cfg.curriculum else drawn(0)
 

@@ -42,28 +42,33 @@ class Source:
 
 def sources(shards: Sequence[Path], stage: StageConfig) -> list[Source]:
     """Every source that a stage draws from. Raises ValueError where there is none."""
-    found = [source for path in shards for source in _sources_of(path, stage)]
+    found = [source for path in shards for source in _sources_of(path, stage.kind, stage.modalities, stage.pairs)]
     if not found:
         asked = ", ".join(map("+".join, stage.pairs)) or ", ".join(stage.modalities) or "any modality"
         raise ValueError(f"no training window serves the {stage.kind} stage of {asked}; leave the stage out, or add datasets.")
     return found
 
 
-def _sources_of(path: Path, stage: StageConfig) -> list[Source]:
+def whole(shards: Sequence[Path], modalities: Sequence[str]) -> list[Source]:
+    """Each dataset as one source of whatever its windows hold of the modalities."""
+    return [source for path in shards for source in _sources_of(path, "multimodal", modalities)]
+
+
+def _sources_of(path: Path, kind: str, modalities: Sequence[str], pairs: Sequence[tuple[str, str]] = ()) -> list[Source]:
     card, (keys, held) = load_card(path), _held(path)
-    allowed = [m for m in NEURAL if m in held and m in (stage.modalities or NEURAL)]
+    allowed = [m for m in NEURAL if m in held and m in (modalities or NEURAL)]
     sets: dict[str, list[tuple[str, ...]]] = {
         "unimodal": [(m,) for m in allowed],
-        "pairwise": [tuple(sorted(pair, key=NEURAL.index)) for pair in stage.pairs] or list(combinations(allowed, 2)),
+        "pairwise": [tuple(sorted(pair, key=NEURAL.index)) for pair in pairs] or list(combinations(allowed, 2)),
         "multimodal": [tuple(allowed)] if allowed else [],
     }
     found = []
-    for modalities in sets[stage.kind]:
-        each = np.array([held.get(m, np.zeros(len(keys), bool)) for m in modalities])
-        rows = np.flatnonzero(each.any(0) if stage.kind == "multimodal" else each.all(0))
+    for several in sets[kind]:
+        each = np.array([held.get(m, np.zeros(len(keys), bool)) for m in several])
+        rows = np.flatnonzero(each.any(0) if kind == "multimodal" else each.all(0))
         if len(rows):
             named = tuple(keys[row] for row in rows)
-            found.append(Source(path, card.name, bool(card.series_tasks), modalities, neural_signals(card, modalities), named))
+            found.append(Source(path, card.name, bool(card.series_tasks), several, neural_signals(card, several), named))
     return found
 
 
@@ -103,15 +108,18 @@ def dataset_weights(labelled: Mapping[str, bool], labelled_share: float) -> dict
     return {name: shares[with_tasks] for name, with_tasks in labelled.items()}
 
 
-def sampling_weights(shards: Sequence[Path], labelled_share: float) -> dict[str, float]:
-    """`dataset_weights` of some shards artifacts."""
-    return dataset_weights({card.name: bool(card.series_tasks) for card in map(load_card, shards)}, labelled_share)
+def evenly(found: Sequence[Source]) -> list[dict[str, float]]:
+    """Every source as often as any other."""
+    return [{source.name: 1.0 for source in found}]
 
 
 def mixture(
     found: Sequence[Source], weights: Sequence[Mapping[str, float]], collate: Callable[[Source], Collate], cfg: TrainConfig, seed: int
 ) -> Mixture:
-    """Batches of some sources, from loaders of this process's share."""
+    """Batches of some sources, from loaders of this process's share.
+
+    Each source has a collate of its own: what is an input of one dataset may be the target of another.
+    """
     rank, world = rank_and_world(cfg)
     common: dict[str, Any] = {"split": "train", "batch_size": cfg.batch_size, "seed": seed, "rank": rank, "world": world}
     loaders = {s.name: Loader([s.shards], where={"key": s.keys}, collate=collate(s), **common) for s in found}

@@ -3,6 +3,7 @@
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -68,10 +69,8 @@ class Pretraining:
         observe = batches.observe if isinstance(batches, Curriculum) else None
         how: dict[str, Any] = {"seed": cfg.seed, "validate": self._validation(model.vocabulary, scaler), "description": folder.name}
         try:
-            with family.beside(cfg, model):
+            with suppress(Ended), family.beside(cfg, model):
                 fit(model, Ending(batches, left * cfg.train.accumulate), family.loss(cfg), cfg.train, folder, observe=observe, **how)
-        except Ended:
-            pass
         except Diverged:
             return math.inf
         loss = judged_at(folder, until)

@@ -210,7 +210,7 @@ from neurofm_ml.types import Report
 
 @config
 class Nothing:
-    pass
+    "A config without fields."
 
 def count(cfg, inputs, out):
     steps = out / "steps"

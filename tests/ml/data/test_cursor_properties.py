@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurofm_ml.data.loader import Loader, Order, row_seeds
+from neurofm_ml.data.loader import Loader
 from neurofm_ml.data.mixture import Mixture
+from neurofm_ml.data.order import Order, row_seeds
 from neurofm_ml.data.shards import write_manifest, write_shards
 
 N = 47

@@ -19,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neurofm_ml.data import stores
-from neurofm_ml.data.loader import CHUNK, CHUNKS_PER_BLOCK, Loader, Order, splitmix64
+from neurofm_ml.data.loader import Loader
 from neurofm_ml.data.mixture import Mixture
+from neurofm_ml.data.order import CHUNK, CHUNKS_PER_BLOCK, Order, splitmix64
 from neurofm_ml.data.shards import Sample, write_manifest, write_shards
 
 N = 61

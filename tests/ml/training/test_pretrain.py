@@ -25,7 +25,7 @@ from neurofm_ml.presets import IngestConfig, ScalerConfig, ShardsConfig
 from neurofm_ml.training.checkpoints import latest_checkpoint
 from neurofm_ml.training.families import FAMILIES
 from neurofm_ml.training.pretrain import pretrain
-from neurofm_ml.training.sampling import sampling_weights
+from neurofm_ml.training.sampling import dataset_weights
 
 TINY = patch(
     presets.pretrain("tiny"), {"train": {"steps": 2, "batch_size": 2}, "model": {"d_model": 16, "n_heads": 2, "d_state": 4, "n_layers": 1}}
@@ -83,15 +83,10 @@ def test_unknown_objectives_are_refused(shards, scalers, tmp_path):
         pretrain("neurofmx", patch(TINY, {"objectives": {"maskd": 1.0}}), [shards], [], tmp_path)
 
 
-def test_labelled_datasets_share_three_quarters_of_the_updates(shards, tmp_path):
-    card = json.loads((shards / "card.json").read_text())
-    folders = [shards]
-    for name, tasks in (("a", card["tasks"]), ("b", []), ("c", []), ("d", [])):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "card.json").write_text(json.dumps({**card, "name": name, "tasks": tasks}))
-        folders.append(tmp_path / name)
-    assert sampling_weights(folders, 0.75) == {"simulation": 0.375, "a": 0.375, **dict.fromkeys("bcd", 0.25 / 3)}
-    assert sampling_weights(folders[:2], 0.75) == {"simulation": 1.0, "a": 1.0}
+def test_labelled_datasets_share_three_quarters_of_the_updates():
+    labelled = {"simulation": True, "a": True, "b": False, "c": False, "d": False}
+    assert dataset_weights(labelled, 0.75) == {"simulation": 0.375, "a": 0.375, **dict.fromkeys("bcd", 0.25 / 3)}
+    assert dataset_weights({"simulation": True, "a": True}, 0.75) == {"simulation": 1.0, "a": 1.0}
 
 
 def test_windows_without_anything_to_read_are_passed_by(tmp_path, monkeypatch):
