@@ -141,7 +141,7 @@ PLACED = ("lfp", "eeg", "meg", "ecog", "ieeg", "fmri")
 
 def neural_signals(card: DatasetCard, modalities: Collection[str] = READ) -> tuple[str, ...]:
     """Names of the card's signals that models of these modalities take as input, in the card's order: never the target of a task."""
-    targets = {task.target for task in card.tasks}
+    targets = {task.target for task in card.series_tasks}
     return tuple(name for name, spec in card.signals.items() if spec.modality in modalities and name not in targets)
 
 

@@ -9,21 +9,21 @@ business of ``neurofm_ml.data.readers``.
 import os
 import re
 from dataclasses import field
-from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any, Literal
 
 from neurofm_ml.config import config
 from neurofm_ml.knowledge.roots import check_inside, check_root
+from neurofm_ml.knowledge.task_spec import SUBJECT_FIELDS
+from neurofm_ml.knowledge.task_spec import TaskSpec as TaskSpec
 from neurofm_ml.knowledge.yaml_cards import cards_of, mistakes_in, read_yaml_card
+from neurofm_ml.presets import READ
 from neurofm_ml.registry import Registry
 from neurofm_ml.types import MODALITIES, Subject
 
 NAME = re.compile(r"[a-z0-9_]+")
 #: Endings of files that say where channels are; other `positions` are montages.
 PLACES = (".nii", ".nii.gz", ".csv", ".tsv", ".txt")
-#: What a card may know of a person.
-_SUBJECT_FIELDS = tuple(f.name for f in dataclass_fields(Subject) if f.name != "id")
 
 
 @config
@@ -41,56 +41,6 @@ class SplitSpec:
     def __post_init__(self) -> None:
         if not (self.train > 0 and self.validation >= 0 and self.train + self.validation < 1):
             raise ValueError(f"split: train {self.train} and validation {self.validation} must be positive and leave room for a test part.")
-
-
-@config
-class TaskSpec:
-    """A decoding task: predict `channels` of the series `target` (all when empty) from the series `inputs`, bin by bin; or a label of
-    each window.
-
-    A label's `target` is ``subject.diagnosis`` (``sex``, ``age``, ...) or ``intervals.<name>``: the label, or what stands in
-    `column`, of the interval that covers the window's middle. `classes` are the labels to tell apart, the positive one of two
-    last; without them the label is a number. Windows with another label, or none, have no part in the task. `during` are the
-    seconds [from, to) after an interval's start in which the middle must lie, for intervals that are instants (default: the
-    interval itself).
-    """
-
-    name: str
-    target: str
-    inputs: tuple[str, ...]
-    channels: tuple[str, ...] = ()
-    column: str = ""
-    classes: tuple[str, ...] = ()
-    during: tuple[float, float] | None = None
-    metric: Literal["r2", "auroc", "balanced_accuracy"] = "r2"
-
-    def __post_init__(self) -> None:
-        kind, _, of = self.target.partition(".")
-        if self.is_label and not ((kind == "intervals" and of) or (kind == "subject" and of in _SUBJECT_FIELDS)):
-            raise ValueError(
-                f"task {self.name!r}: target is {self.target!r}; a label is intervals.<name> or subject.<field>, {', '.join(_SUBJECT_FIELDS)}."
-            )
-        if kind != "intervals" and (self.column or self.during):
-            raise ValueError(f"task {self.name!r}: column and during are of intervals, but target is {self.target!r}.")
-        if self.during and not self.during[0] < self.during[1]:
-            raise ValueError(f"task {self.name!r}: during is {self.during[0]:g} to {self.during[1]:g} s; the end must follow the start.")
-        self._check_classes()
-
-    def _check_classes(self) -> None:
-        n, wanted = len(self.classes), {"r2": "none", "auroc": "two, the positive one last", "balanced_accuracy": "two or more"}
-        if not (n == 0 if self.metric == "r2" else n == 2 if self.metric == "auroc" else n >= 2):
-            raise ValueError(f"task {self.name!r} has {n} classes; the metric {self.metric!r} needs {wanted[self.metric]}.")
-        if self.classes and not self.is_label:
-            raise ValueError(
-                f"task {self.name!r} has classes, but target {self.target!r} is a series; name a subject's field or intervals."
-            )
-        if len(set(self.classes)) < n:
-            raise ValueError(f"task {self.name!r} names a class twice: {', '.join(self.classes)}.")
-
-    @property
-    def is_label(self) -> bool:
-        """Whether a window has one answer, and not each of its bins."""
-        return "." in self.target
 
 
 @config
@@ -263,8 +213,8 @@ class SubjectTable:
     age_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if unknown := sorted({*self.fields, *self.codes} - set(_SUBJECT_FIELDS)):
-            raise ValueError(f"subjects: a subject has no {', '.join(unknown)}; it has {', '.join(_SUBJECT_FIELDS)}.")
+        if unknown := sorted({*self.fields, *self.codes} - set(SUBJECT_FIELDS)):
+            raise ValueError(f"subjects: a subject has no {', '.join(unknown)}; it has {', '.join(SUBJECT_FIELDS)}.")
         check_inside("file", self.file)
 
 
@@ -314,17 +264,7 @@ class DatasetCard:
             if not getattr(self, what) > 0:
                 raise ValueError(f"{what} is {getattr(self, what)}; it must be positive.")
         for task in self.tasks:
-            series = task.inputs if task.is_label else (task.target, *task.inputs)
-            if unknown := sorted(set(series) - set(self.signals)):
-                raise ValueError(f"task {task.name!r} names {', '.join(unknown)}; the signals are {', '.join(self.signals)}.")
-            ch_names = () if task.is_label else self.signals[task.target].ch_names
-            if task.during and max(-task.during[0], task.during[1]) > self.window_s / 2:
-                raise ValueError(
-                    f"task {task.name!r}: during is {task.during[0]:g} to {task.during[1]:g} s, but a window knows the intervals that touch "
-                    f"it, so their start is within {self.window_s / 2:g} s of its middle; set a longer window_s, or `during` within it."
-                )
-            if ch_names and (unknown := sorted(set(task.channels) - set(ch_names))):
-                raise ValueError(f"task {task.name!r} names channel {', '.join(unknown)}; {task.target} has {', '.join(ch_names)}.")
+            self._check_task(task)
         for name, signal in self.signals.items():
             if self.split.kind == "block" and (signal.bin_s or 0) > self.split.gap_s:
                 raise ValueError(
@@ -334,6 +274,38 @@ class DatasetCard:
         check_inside("pattern", self.pattern)
         check_root(self.root)
 
+    def _check_task(self, task: TaskSpec) -> None:
+        series = task.inputs if task.is_label else (task.target, *task.inputs)
+        if unknown := sorted(set(series) - set(self.signals)):
+            raise ValueError(f"task {task.name!r} names {', '.join(unknown)}; the signals are {', '.join(self.signals)}.")
+        if not task.is_label:
+            self._check_series(task)
+        half = self.window_s / 2
+        if task.during and max(-task.during[0], task.during[1]) > half:
+            raise ValueError(
+                f"task {task.name!r}: during is {task.during[0]:g} to {task.during[1]:g} s, but a window knows the intervals that touch "
+                f"it, so their start is within {half:g} s of its middle; set a longer window_s, or `during` within it."
+            )
+        if task.during and task.epoch:
+            first, last = task.during[1] - half, task.during[0] + half
+            if task.epoch[0] < first or task.epoch[1] > last:
+                raise ValueError(
+                    f"task {task.name!r}: epoch is {task.epoch[0]:g} to {task.epoch[1]:g} s, but windows of {self.window_s:g} s whose middle "
+                    f"lies {task.during[0]:g} to {task.during[1]:g} s after the start all hold {first:g} to {last:g} s of it alone."
+                )
+
+    def _check_series(self, task: TaskSpec) -> None:
+        target = self.signals[task.target]
+        if target.ch_names and (unknown := sorted(set(task.channels) - set(target.ch_names))):
+            raise ValueError(f"task {task.name!r} names channel {', '.join(unknown)}; {task.target} has {', '.join(target.ch_names)}.")
+        if (task.category == "encoding") != (target.modality in READ):
+            raise ValueError(
+                f"task {task.name!r}: category is {task.category!r}, but its target {task.target!r} is {target.modality}; activity is "
+                "encoded from a stimulus or behaviour, anything else is decoded."
+            )
+        if task.category == "encoding" and (read := [name for name in task.inputs if self.signals[name].modality in READ]):
+            raise ValueError(f"task {task.name!r}: encoding is from a stimulus or behaviour, but its input {read[0]!r} is activity.")
+
     @property
     def modalities(self) -> tuple[str, ...]:
         return tuple(m for m in MODALITIES if any(s.modality == m for s in self.signals.values()))
@@ -341,7 +313,17 @@ class DatasetCard:
     @property
     def series_tasks(self) -> tuple[TaskSpec, ...]:
         """Tasks that decode a series, bin by bin."""
-        return tuple(task for task in self.tasks if not task.is_label)
+        return tuple(task for task in self.tasks if not task.is_label and task.category == "decoding")
+
+    @property
+    def encoding_tasks(self) -> tuple[TaskSpec, ...]:
+        """Tasks that tell activity from a stimulus or behaviour, bin by bin: no decoder is trained on them."""
+        return tuple(task for task in self.tasks if task.category == "encoding")
+
+    def series_tasks_of(self, recording: str) -> tuple[TaskSpec, ...]:
+        """Those of `series_tasks` whose target and inputs this recording has."""
+        only = {name: signal.recordings for name, signal in self.signals.items() if signal.recordings}
+        return tuple(t for t in self.series_tasks if all(recording in only.get(name, (recording,)) for name in (t.target, *t.inputs)))
 
     @property
     def label_tasks(self) -> tuple[TaskSpec, ...]:
