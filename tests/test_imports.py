@@ -58,7 +58,7 @@ TORCH_FREE = [
     "registry.py",
     "files.py",
     "gang.py",
-    "metrics.py",
+    "metrics/*",
     "presets/*",
     "jobs/*",
     "knowledge/*",
