@@ -35,7 +35,7 @@ class Labels:
         for path in shards:
             card = load_card(path)
             named = {f"{card.name}/{task.name}": task for task in card.label_tasks}
-            self.answers[card.name] = {name: _answer(path, task) for name, task in named.items() if name in classes}
+            self.answers[card.name] = {name: answer_of(path, task) for name, task in named.items() if name in classes}
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """Tasks of the samples' datasets -> (B,): int64 places among the classes, -1 where unknown; numbers are float32, NaN
@@ -55,7 +55,8 @@ def _silent(sample: Sample) -> None:
     """The answer of a window that its task is not for."""
 
 
-def _answer(shards: Path, task: TaskSpec) -> Answer:
+def answer_of(shards: Path, task: TaskSpec) -> Answer:
+    """What each window of a shards artifact says to a task."""
     kind, _, of = task.target.partition(".")
     if kind == "intervals":
         return partial(interval_label, task=task, name=of)
@@ -65,16 +66,12 @@ def _answer(shards: Path, task: TaskSpec) -> Answer:
 
 
 def interval_label(sample: Sample, task: TaskSpec, name: str) -> Any:
-    """Label, or the task's column, of the interval around the window's middle; of several, of the one that began last."""
+    """Label, or the task's column, of the interval that `interval_around` finds."""
     meta = sample["json"]
-    listed = meta["intervals"].get(name, {"start": [], "end": []})
-    middle = (meta["start"] + meta["end"]) / 2
-    bounds = list(zip(listed["start"], listed["end"], strict=True))
-    if task.during:
-        bounds = [(start + task.during[0], start + task.during[1]) for start, _ in bounds]
-    around = [k for k, (start, end) in enumerate(bounds) if start <= middle < end]
-    if not around:
+    found = interval_around(meta, task, name)
+    if found is None:
         return None
+    listed = meta["intervals"][name]
     columns = {"": listed["labels"], **listed["columns"]}
     if not columns.get(task.column):
         have = ", ".join(name for name, values in columns.items() if name and values) or "none"
@@ -82,4 +79,15 @@ def interval_label(sample: Sample, task: TaskSpec, name: str) -> Any:
             f"task {task.name!r}: intervals {name!r} have no {f'column {task.column!r}' if task.column else 'labels'}; name one of their "
             f"columns ({have}) in the task's `column`."
         )
-    return columns[task.column][max(around, key=lambda k: bounds[k])]
+    return columns[task.column][found]
+
+
+def interval_around(meta: Mapping[str, Any], task: TaskSpec, name: str) -> int | None:
+    """Place, among those that the window lists, of the interval around its middle; of several, of the one that began last."""
+    listed = meta["intervals"].get(name, {"start": [], "end": []})
+    middle = (meta["start"] + meta["end"]) / 2
+    bounds = list(zip(listed["start"], listed["end"], strict=True))
+    if task.during:
+        bounds = [(start + task.during[0], start + task.during[1]) for start, _ in bounds]
+    around = [k for k, (start, end) in enumerate(bounds) if start <= middle < end]
+    return max(around, key=lambda k: bounds[k]) if around else None

@@ -1,0 +1,300 @@
+"""Label tasks as arrays: which windows have a label, what they hold, what they are called, and which belong together.
+
+A case is one label task of one dataset, or of several that share it (`pool`). Its windows keep the splits of their shards.
+
+Shapes: n windows with a known label, T times of a window, C channels, K classes (1 for a number).
+"""
+
+import dataclasses
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from neurofm_ml.data.labels import answer_of, interval_around
+from neurofm_ml.data.predictions import Prediction
+from neurofm_ml.data.recordings import load_card
+from neurofm_ml.data.shards import Index, Reader, read_index
+from neurofm_ml.data.splits import family_of
+from neurofm_ml.data.windows import read_channels, read_windows
+from neurofm_ml.knowledge.cards import DatasetCard, TaskSpec
+from neurofm_ml.metrics import SCORES
+from neurofm_ml.presets import SPLITS
+from neurofm_ml.types import Array, Signal
+
+_LOG = logging.getLogger(__name__)
+#: Windows' lengths after which a lasting state counts as one more trial: neighbours tell much the same.
+STRETCH = 4
+#: Columns of `LabelData.rows`. row: place in the index of the dataset's shards; unit: who or what is independent of the others; trial: what
+#: has one label; onset: seconds from the window's start to that of its interval, NaN for people.
+COLUMNS = (
+    "dataset", "key", "row", "recording", "session", "subject", "family", "site", "split", "start", "end", "unit", "trial", "onset",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class LabelSource:
+    """The windows of one shards artifact, read once for all its tasks."""
+
+    shards: Path
+
+    @cached_property
+    def card(self) -> DatasetCard:
+        return load_card(self.shards)
+
+    @cached_property
+    def index(self) -> Index:
+        return read_index(self.shards)
+
+    @cached_property
+    def channels(self) -> dict[str, dict[str, Any]]:
+        return read_channels(self.shards)
+
+    @cached_property
+    def windows(self) -> pd.DataFrame:
+        """windows.parquet with each window's place in the index."""
+        table = read_windows(self.shards)
+        return table.assign(dataset=self.card.name, row=[self.index.row_of[key] for key in table.key])
+
+    @cached_property
+    def metas(self) -> list[dict[str, Any]]:
+        """What each of `windows` says of itself, its intervals too."""
+        places = self.windows.row.to_numpy()
+        reader = Reader(self.index, fields=("json",)).fetched(places)
+        return [reader.sample(row)["json"] for row in places]
+
+    def rows(self, task: TaskSpec) -> tuple[pd.DataFrame, Array]:
+        """Rows (n) and labels (n,) of the windows that hold the task's inputs and have a label."""
+        answer = answer_of(self.shards, task)
+        metas = [{"recording": name} for name in self.windows.recording] if task.of_subject else self.metas
+        said = [answer({"json": meta}) for meta in metas]
+        y = np.array([_number(a, task) for a in said])
+        held = np.all([self.index.sizes(name)[self.windows.row] >= 0 for name in task.inputs], axis=0)
+        kept = np.flatnonzero(held & np.isfinite(y))
+        return self._grouped(self.windows.iloc[kept], [metas[k] for k in kept], task), y[kept]
+
+    def _grouped(self, rows: pd.DataFrame, metas: Sequence[dict[str, Any]], task: TaskSpec) -> pd.DataFrame:
+        rows = rows.assign(family=[family_of(None if pd.isna(f) else f, s) for f, s in zip(rows.family, rows.subject, strict=True)])
+        if task.of_subject:
+            onset, trial = np.full(len(rows), np.nan), rows.subject
+        else:
+            onset = np.array([_onset(meta, task) for meta in metas], float)
+            late = ((rows.end - rows.start) / 2 - onset) // (STRETCH * self.card.window_s)
+            trial = rows.recording + "@" + (rows.start + onset).round(6).astype(str) + "+" + late.astype(str)
+        kind = self.card.split.kind
+        unit = rows[kind] if kind != "block" else trial
+        if task.of_subject and kind in ("block", "recording", "session"):
+            unit = rows.subject
+        return rows.assign(unit=self.card.name + "/" + unit, trial=self.card.name + "/" + trial, onset=onset)[list(COLUMNS)]
+
+    def read(self, rows: pd.DataFrame, task: TaskSpec) -> Iterator[Signal]:
+        """The inputs of windows, in the order of `rows`, all or the part around the onset that holds the answer."""
+        places = rows.row.to_numpy()
+        reader = Reader(self.index, fields=(*task.inputs, "json")).fetched(places)
+        for row, session, onset in zip(places, rows.session, rows.onset, strict=True):
+            sample = reader.sample(row)
+            signal = _beside([self._signal(sample, name, session) for name in task.inputs], task)
+            yield signal if task.epoch is None else _cut(signal, sample["json"]["start"] + onset, task.epoch)
+
+    def _signal(self, sample: dict[str, Any], name: str, session: str) -> Signal:
+        at, about = sample["json"]["signals"][name], self.channels[session][name]
+        positions = None if about["positions"] is None else np.asarray(about["positions"])
+        values = sample[name].astype(np.float64)
+        return Signal(values, at["sfreq"], at["modality"], at["t0"], tuple(about["ch_names"]), positions, about["unit"])
+
+
+@dataclass(frozen=True, eq=False)
+class LabelData:
+    """Windows with a known label: `rows` (COLUMNS), split by split, and `y` (n,) their place among `classes`, or the number."""
+
+    task: TaskSpec
+    sources: dict[str, LabelSource]
+    rows: pd.DataFrame
+    y: Array
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.task.classes
+
+    def labels(self, split: str) -> Array:
+        """(n,) labels of a split."""
+        return self.y[self.rows.split == split]
+
+    def windows(self, split: str) -> Iterator[Signal]:
+        """The inputs of each window of a split, in the order of `rows`: values (T, C) float64 as they were recorded. Inputs of one rate
+        stand side by side; of a task with an epoch, T are its times alone."""
+        rows = self.rows[self.rows.split == split]
+        read = {str(name): self.sources[str(name)].read(own, self.task) for name, own in rows.groupby("dataset", sort=False)}
+        return (next(read[name]) for name in rows.dataset)
+
+    def with_permuted_labels(self, seed: int) -> "LabelData":
+        """The same windows with labels exchanged between trials (people, intervals) of each split: nothing is left to learn."""
+        rng, y = np.random.default_rng(seed), self.y.copy()
+        for split in SPLITS:
+            at = np.flatnonzero(self.rows.split == split)
+            _, first, trial = np.unique(self.rows.trial.to_numpy()[at], return_index=True, return_inverse=True)
+            y[at] = rng.permutation(self.y[at[first]])[trial]
+        return dataclasses.replace(self, y=y)
+
+    def answered(self, split: str, said: Array) -> tuple[Array, Array, pd.DataFrame]:
+        """Truth (n, 1), answer (n, K) and rows of a split, as they are scored; said (n, K) of its windows.
+
+        What is asked of a person is answered once per recording, by the mean over its windows.
+        """
+        rows, y = self.rows[self.rows.split == split], self.labels(split)
+        if len(said) != len(rows):
+            raise ValueError(f"task {self.task.name!r}: {len(said)} answers for the {len(rows)} windows of split {split!r}; give each one.")
+        if not self.task.of_subject:
+            return y[:, None], said, rows
+        names = (rows.dataset + "/" + rows.recording).to_numpy()
+        _, first, group = np.unique(names, return_index=True, return_inverse=True)
+        mean = np.stack([np.bincount(group, column) for column in said.T], axis=1) / np.bincount(group)[:, None]
+        order = np.argsort(first)
+        return y[first[order], None], mean[order], rows.iloc[first[order]]
+
+    def score(self, split: str, said: Array) -> float:
+        """The task's metric of answers (n, K) to the windows of a split."""
+        truth, answer, _ = self.answered(split, said)
+        return SCORES[self.task.metric].value(truth, answer)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelCase:
+    """One label task of one dataset, or of several pooled; `left_out` is the site whose people alone are tested on."""
+
+    dataset: str
+    species: str
+    modality: str
+    task: TaskSpec
+    sources: tuple[LabelSource, ...]
+    scaler: tuple[Path, ...]
+    left_out: str = ""
+
+    @property
+    def shards(self) -> tuple[Path, ...]:
+        """The shards artifacts of its datasets: one, but for pooled ones."""
+        return tuple(source.shards for source in self.sources)
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """(dataset, recording, task), where the recording is "all" or says which site is left out."""
+        return self.dataset, f"without_{self.left_out}" if self.left_out else "all", self.task.name
+
+    @cached_property
+    def data(self) -> LabelData:
+        """Rows and labels, read once."""
+        parts = [source.rows(self.task) for source in self.sources]
+        rows, y = pd.concat([rows for rows, _ in parts], ignore_index=True), np.concatenate([y for _, y in parts])
+        if self.left_out:
+            others = rows.split.where(rows.split == "validation", "train")
+            rows["split"] = others.mask(rows.site.eq(self.left_out).fillna(False), "test")
+        rows = rows.assign(unit=pd.factorize(rows.unit)[0], trial=pd.factorize(rows.trial)[0])
+        order = rows.split.map(SPLITS.index).argsort(kind="stable").to_numpy()
+        named = {source.card.name: source for source in self.sources}
+        return LabelData(self.task, named, rows.iloc[order].reset_index(drop=True), y[order])
+
+    def prediction(
+        self,
+        method: str,
+        family: str,
+        said: Array,
+        *,
+        seed: int,
+        parameters: int,
+        train_seconds: float,
+        samples_per_second: float,
+        control: float = math.nan,
+        k_shot: float = math.nan,
+        trained_on: str = "",
+    ) -> Prediction:
+        """What was said (n, K) of the test windows: scores of each class, or the number, as `LabelData.answered` counts them."""
+        truth, answer, rows = self.data.answered("test", said)
+        return Prediction(
+            *self.key,
+            method=method,
+            family=family,
+            y_true=truth,
+            y_pred=answer,
+            times=rows.start.to_numpy(),
+            mask=np.ones(len(rows), bool),
+            units=rows.unit.to_numpy(),
+            parameters=parameters,
+            train_seconds=train_seconds,
+            samples_per_second=samples_per_second,
+            trained_on=trained_on or self.dataset,
+            seed=seed,
+            metric=self.task.metric,
+            control=control,
+            k_shot=k_shot,
+        )
+
+
+# ---------------------------------------------------------------- the cases there are
+def find_label_cases(shards: Path, scaler: Sequence[Path]) -> list[LabelCase]:
+    """Every label task of a shards artifact; those that a split cannot be scored on are left out, and the log says so."""
+    source = LabelSource(shards)
+    card = source.card
+    cases = []
+    for task in card.label_tasks:
+        modality = "+".join(dict.fromkeys(card.signals[name].modality for name in task.inputs))
+        cases.append(LabelCase(card.name, card.species, modality, task, (source,), tuple(scaler)))
+    return [case for case in cases if can_be_scored(case)]
+
+
+def can_be_scored(case: LabelCase) -> bool:
+    """Whether every split has two labels to tell apart; otherwise the log says which has not."""
+    lacking = [split for split in SPLITS if len(np.unique(case.data.labels(split))) < 2]
+    if lacking:
+        _LOG.warning("%s/%s is left out: all windows of %s have one label or none.", case.dataset, case.task.name, ", ".join(lacking))
+    return not lacking
+
+
+def pool(name: str, cases: Sequence[LabelCase], task: TaskSpec | None = None) -> LabelCase:
+    """Cases of one task as one case called `name`; `task` is another that their windows answer together, such as the site."""
+    first = cases[0]
+    if differing := [case.dataset for case in cases if (case.task.target, case.task.classes) != (first.task.target, first.task.classes)]:
+        raise ValueError(f"task {first.task.name!r} of {first.dataset} is another one in {', '.join(differing)}; pool cases of one task.")
+    sources = tuple(dict.fromkeys(source for case in cases for source in case.sources))
+    return dataclasses.replace(first, dataset=name, task=task or first.task, sources=sources)
+
+
+def leave_sites_out(case: LabelCase) -> list[LabelCase]:
+    """The case once for each site, tested on all its people and trained on none of them; validation windows stay as they are."""
+    return [dataclasses.replace(case, left_out=site) for site in sorted(case.data.rows.site.dropna().unique())]
+
+
+# ---------------------------------------------------------------- one window
+def _number(said: Any, task: TaskSpec) -> float:
+    """Place among the classes, or the number; NaN where unknown."""
+    if task.classes:
+        return float(task.classes.index(str(said))) if str(said) in task.classes else math.nan
+    return math.nan if said is None else float(said)
+
+
+def _onset(meta: dict[str, Any], task: TaskSpec) -> float:
+    name = task.target.partition(".")[2]
+    return float(meta["intervals"][name]["start"][cast(int, interval_around(meta, task, name))] - meta["start"])
+
+
+def _beside(signals: Sequence[Signal], task: TaskSpec) -> Signal:
+    first = signals[0]
+    if len(signals) == 1:
+        return first
+    if any(s.sfreq != first.sfreq or len(s.values) != len(first.values) for s in signals):
+        rates = ", ".join(f"{name!r} {s.sfreq:g} Hz" for name, s in zip(task.inputs, signals, strict=True))
+        raise ValueError(f"task {task.name!r}: inputs have {rates}; name inputs of one rate.")
+    names = tuple(f"{name}.{ch}" for name, s in zip(task.inputs, signals, strict=True) for ch in s.ch_names)
+    return dataclasses.replace(first, values=np.concatenate([s.values for s in signals], axis=1), ch_names=names, positions=None)
+
+
+def _cut(signal: Signal, onset: float, epoch: tuple[float, float]) -> Signal:
+    """The samples from the one nearest to the epoch's start on: as many for every window."""
+    n = round((epoch[1] - epoch[0]) * signal.sfreq)
+    first = min(max(round((onset + epoch[0] - signal.t0) * signal.sfreq), 0), len(signal.values) - n)
+    return dataclasses.replace(signal, values=signal.values[first : first + n], t0=signal.t0 + first / signal.sfreq)
