@@ -438,6 +438,12 @@ SCORE_COLUMNS: Mapping[str, type] = {
     "train_seconds": float, "samples_per_second": float,
 }  # fmt: skip
 
+#: Columns of a transfer matrix: a readout fitted on `source` and scored on `target`, beside what the target reaches on itself (`within`).
+TRANSFER_COLUMNS: Mapping[str, type] = {
+    "axis": str, "source": str, "target": str, "task": str, "metric": str, "value": float, "within": float, "chance": float,
+    "p": float, "q": float, "n": int, "seed": int, "fingerprint": str,
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Report:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from neurofm_ml.presets import SPLITS
-from neurofm_ml.types import MODALITIES, SCORE_COLUMNS, Check
+from neurofm_ml.types import MODALITIES, SCORE_COLUMNS, TRANSFER_COLUMNS, Check
 
 #: How values of a kind are called in pandas.
 _TYPES = {
@@ -174,6 +174,15 @@ SCORES = Schema(
     "scores.parquet",
     {name: _JUDGED.get(name, Column(_SCORE_KINDS[kind])) for name, kind in SCORE_COLUMNS.items()},
     key=("run", "dataset", "recording", "task", "method", "split", "metric", "k_shot"),
+)
+
+TRANSFER = Schema(
+    "transfer.parquet",
+    {
+        name: {**_JUDGED, "within": _ANY, "chance": _ANY, "q": _SHARE}.get(name, Column(_SCORE_KINDS[kind]))
+        for name, kind in TRANSFER_COLUMNS.items()
+    },
+    key=("axis", "source", "target", "task"),
 )
 
 
