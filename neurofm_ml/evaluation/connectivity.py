@@ -21,16 +21,16 @@ def correlations(series: Array) -> Array:
     return np.asarray(np.arctanh(np.clip(r[np.triu_indices(r.shape[0], 1)], -LARGEST, LARGEST)))
 
 
-def covariance(series: Array) -> Array:
+def covariance(series: Array, freedom: float | None = None) -> Array:
     """(R, R) covariance of the standardised regions of a scan (T, R), shrunk towards the identity as far as T is small
-    (Ledoit and Wolf 2004), so that it can be inverted."""
+    (Ledoit and Wolf 2004), so that it can be inverted. `freedom`: how many of the T volumes are independent (default: all)."""
     z = standardised(series)
     n, r = z.shape
     sample = z.T @ z / n
     scale = np.trace(sample) / r
     spread = ((sample - scale * np.eye(r)) ** 2).sum()
-    noise = ((z**2).T @ (z**2) / n - sample**2).sum() / n
-    share = min(1.0, noise / spread)
+    noise = ((z**2).T @ (z**2) / n - sample**2).sum() / (freedom or n)
+    share = min(1.0, noise / spread) if spread > 0 else 0.0
     return np.asarray((1 - share) * sample + share * scale * np.eye(r))
 
 

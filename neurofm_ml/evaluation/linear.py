@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neurofm_ml import metrics
+from neurofm_ml.evaluation.logistic import softmax_path
 from neurofm_ml.types import Array
 
 #: Penalties that are tried, in units of the mean variance of a direction times the number of rows.
@@ -89,21 +90,7 @@ def _ridge(z: Array, y: Array) -> Iterator[tuple[Array, float]]:
 
 
 def _logistic(z: Array, y: Array) -> Iterator[tuple[Array, float]]:
-    """As `_ridge`, the classes weighted alike; each penalty starts from the solution of the one before."""
-    from scipy.optimize import minimize
-
-    signs = np.where(y, 1.0, -1.0)
-    weights = np.where(y, 0.5 / y.mean(), 0.5 / (1 - y.mean()))
-    found = np.zeros(z.shape[1] + 1)
-    solutions = []
-    for penalty in PENALTIES[::-1]:
-
-        def loss(b: Array, penalty: float = penalty) -> tuple[float, Array]:
-            margins = signs * (z @ b[:-1] + b[-1])
-            slopes = -signs * weights * np.exp(-np.logaddexp(0, margins))
-            value = (weights * np.logaddexp(0, -margins)).sum() + penalty / 2 * (b[:-1] ** 2).sum()
-            return float(value), np.append(z.T @ slopes + penalty * b[:-1], slopes.sum())
-
-        found = minimize(loss, found, jac=True, method="L-BFGS-B").x
-        solutions.append((found[:-1], float(found[-1])))
-    yield from reversed(solutions)
+    """As `_ridge`, the classes weighted alike. Of two classes each has half the weights, with its sign: a sum of squares half as
+    large, so twice the penalty."""
+    for beta, intercept in softmax_path(z, y.astype(int), 2, [2 * penalty for penalty in PENALTIES]):
+        yield beta[:, 1] - beta[:, 0], float(intercept[1] - intercept[0])
