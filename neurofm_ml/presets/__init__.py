@@ -25,14 +25,17 @@ from neurofm_ml.presets.eegnet import EEGNetConfig, EEGNetPretrainConfig, eegnet
 from neurofm_ml.presets.embedding import EmbeddingConfig
 from neurofm_ml.presets.evaluation import BaselinesConfig, ScoreConfig
 from neurofm_ml.presets.families import RECIPES, Recipe
+from neurofm_ml.presets.features import FeaturesConfig
 from neurofm_ml.presets.labels import AdaptLabelsConfig, adapt_labels
 from neurofm_ml.presets.loop import DeepSpeedConfig, FsdpConfig, TrainConfig
 from neurofm_ml.presets.meg_transformer import MEGTransformerConfig, MEGTransformerPretrainConfig, meg_transformer, meg_transformer_pretrain
 from neurofm_ml.presets.neurofmx import NeuroFMxConfig, neurofmx
 from neurofm_ml.presets.release import BundleConfig, CardConfig, OnnxConfig
 from neurofm_ml.presets.scaling import ScalingConfig, scaling
+from neurofm_ml.presets.scorecard import ScorecardConfig
 from neurofm_ml.presets.search import Leaf, SearchConfig, search
 from neurofm_ml.presets.training import PretrainConfig, pretrain
+from neurofm_ml.presets.transfer import CrossModalConfig, FewShotConfig, TransferConfig, ZeroShotConfig
 
 __all__ = [
     "BUDGETS",
@@ -53,11 +56,14 @@ __all__ = [
     "BundleConfig",
     "CardConfig",
     "ContinualConfig",
+    "CrossModalConfig",
     "DeepSpeedConfig",
     "DistillConfig",
     "EEGNetConfig",
     "EEGNetPretrainConfig",
     "EmbeddingConfig",
+    "FeaturesConfig",
+    "FewShotConfig",
     "FociConfig",
     "FsdpConfig",
     "IngestConfig",
@@ -75,11 +81,14 @@ __all__ = [
     "ScalerConfig",
     "ScalingConfig",
     "ScoreConfig",
+    "ScorecardConfig",
     "SearchConfig",
     "ShardsConfig",
     "StageConfig",
     "TableConfig",
     "TrainConfig",
+    "TransferConfig",
+    "ZeroShotConfig",
     "adapt",
     "adapt_labels",
     "brain_jepa",

@@ -1,0 +1,142 @@
+"""What the report is written from: tables of other artifacts, and where each of their numbers comes from."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from neurofm_ml.evaluation.scores import BASELINE, BEATS, COMPARISON_COLUMNS, LOSES, TIES
+from neurofm_ml.types import SCORE_COLUMNS
+
+CASE = ["dataset", "recording", "task"]
+#: Normal quantile of a 95 % interval.
+Z = 1.96
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Tables of all runs of one size, empty where nothing was made.
+
+    scores, few_shot  SCORE_COLUMNS; comparisons COMPARISON_COLUMNS and run; transfer, identity as their jobs write them
+    sources           one row per artifact that a number stands in or was made from: asset, partition, fingerprint,
+                      data_version, code, finished, made_from
+    """
+
+    scores: pd.DataFrame
+    comparisons: pd.DataFrame
+    few_shot: pd.DataFrame
+    transfer: pd.DataFrame
+    identity: pd.DataFrame
+    sources: pd.DataFrame
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """`summarised` scores with their verdicts."""
+        return summarised(self.scores, self.comparisons)
+
+
+def gather(inputs: Mapping[str, Sequence[Path]]) -> Evidence:
+    """Read the artifacts of each role: scores, few_shot, transfer_matrix, representation."""
+
+    def read(role: str, name: str, empty: Sequence[str] = ()) -> pd.DataFrame:
+        found = [pd.read_parquet(path / name) for path in inputs.get(role, ()) if (path / name).exists()]
+        return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(empty))
+
+    return Evidence(
+        scores=read("scores", "scores.parquet", list(SCORE_COLUMNS)).drop_duplicates(ignore_index=True),
+        comparisons=read("scores", "comparisons.parquet", ["run", *COMPARISON_COLUMNS]),
+        few_shot=read("few_shot", "few_shot.parquet", list(SCORE_COLUMNS)),
+        transfer=read("transfer_matrix", "transfer.parquet"),
+        identity=read("representation", "identity.parquet"),
+        sources=trace([path for paths in inputs.values() for path in paths]),
+    )
+
+
+def trace(artifacts: Sequence[Path]) -> pd.DataFrame:
+    """Artifacts and all that they were made from, one row each: from a number's fingerprint to its run, code and data."""
+    rows: dict[str, dict[str, Any]] = {}
+    waiting = list(artifacts)
+    while waiting:
+        path = waiting.pop()
+        if path.name in rows or not (path / "result.json").exists():
+            continue
+        result = json.loads((path / "result.json").read_text())
+        made_from = [Path(entry["path"]) for entries in result["inputs"].values() for entry in entries]
+        rows[path.name] = {
+            "asset": path.parent.parent.name,
+            "partition": path.parent.name,
+            "fingerprint": path.name,
+            "data_version": result["data_version"],
+            "code": result["provenance"]["git_revision"],
+            "finished": result["provenance"]["finished"],
+            "made_from": " ".join(p.name for p in made_from),
+        }
+        waiting += made_from
+    columns = ["asset", "partition", "fingerprint", "data_version", "code", "finished", "made_from"]
+    return pd.DataFrame(rows.values(), columns=columns).sort_values(columns[:2], ignore_index=True)
+
+
+def summarised(scores: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
+    """One row per task and method, over seeds: value, ci_low, ci_high, seeds, control, noise_ceiling, p, parameters,
+    train_seconds, samples_per_second, fingerprints, and for methods that are no baseline: baseline, baseline_value,
+    difference with its interval, and verdict.
+
+    Seeds share their test windows, so more of them do not make the windows more: to the mean half-width of their intervals
+    comes what the mean over seeds is unsure of.
+    """
+    by = [*CASE, "family", "method", "metric", "species", "modality"]
+    rows = [{**dict(zip(by, key, strict=True)), **_over_seeds(part)} for key, part in scores.groupby(by, sort=True)]
+    table = pd.DataFrame(rows, columns=[*by, *SUMMARY])
+    differences = {key: _difference(part) for key, part in comparisons.groupby([*CASE, "method"])}
+    keys = [tuple(row) for row in table[[*CASE, "method"]].to_numpy()]
+    ours = table.family != BASELINE
+    for name in DIFFERENCE:
+        table[name] = [differences.get(key, {}).get(name) if own else None for key, own in zip(keys, ours, strict=True)]
+    return table
+
+
+SUMMARY = ["value", "ci_low", "ci_high", "seeds", "n", "control", "noise_ceiling", "p", "parameters", "train_seconds", "samples_per_second", "fingerprints"]  # fmt: skip
+DIFFERENCE = ["baseline", "baseline_value", "difference", "difference_low", "difference_high", "verdict"]
+
+
+def _over_seeds(part: pd.DataFrame) -> dict[str, Any]:
+    value, half = float(part.value.mean()), ((part.ci_high - part.ci_low) / 2).to_numpy()
+    wide = _widened(half, part.value.to_numpy())
+    means = {name: float(part[name].mean()) for name in ("n", "control", "noise_ceiling", "p", "train_seconds", "samples_per_second")}
+    return {
+        **means,
+        "value": value,
+        "ci_low": value - wide,
+        "ci_high": value + wide,
+        "seeds": part.seed.nunique(),
+        "parameters": int(part.parameters.iloc[0]),
+        "fingerprints": " ".join(sorted(set(part.fingerprint))),
+    }
+
+
+def _difference(part: pd.DataFrame) -> dict[str, Any]:
+    """What the seeds' paired comparisons say together."""
+    value = float(part.difference.mean())
+    wide = _widened(((part.ci_high - part.ci_low) / 2).to_numpy(), part.difference.to_numpy())
+    return {
+        "baseline": part.baseline.mode().iloc[0],
+        "baseline_value": float(part.baseline_value.mean()),
+        "difference": value,
+        "difference_low": value - wide,
+        "difference_high": value + wide,
+        "verdict": BEATS if value > wide else LOSES if value < -wide else TIES,
+    }
+
+
+def _widened(half: Any, values: Any) -> float:
+    between = float(np.var(values, ddof=1) / len(values)) if len(values) > 1 else 0.0
+    return float(np.sqrt(np.mean(half**2) + Z**2 * between))
+
+
+def rows_of(table: pd.DataFrame) -> list[Any]:
+    """The rows as named tuples, whose cells type checkers need not know."""
+    return list(table.itertuples(index=False))

@@ -1,0 +1,158 @@
+"""The report's interactive plots, as Plotly figures without colours of their own for paper and text: the page sets those."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from neurofm_ml.evaluation.scorecard.evidence import CASE, Evidence, rows_of
+from neurofm_ml.evaluation.scores import BASELINE
+from neurofm_ml.types import Array
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+GREYS = ("#9aa0a6", "#80868b", "#bdc1c6", "#5f6368", "#a8adb3", "#6f757b")
+COLOURS = ("#1a73e8", "#e8710a", "#12a150", "#a142f4", "#d01884", "#00a3a3")
+#: An R2 has no lower bound: plots are cut here, tables are not.
+LEAST_SHOWN = -0.5
+ROW_PX = 26
+
+
+def figures(evidence: Evidence) -> Iterator[tuple[str, str, "go.Figure"]]:
+    """(id, caption, figure) of every plot that has something to show."""
+    table = evidence.summary
+    for metric, part in table.groupby("metric", sort=False):
+        yield f"scores-{metric}", f"{metric} of every method on every task, 95 % intervals; grey: tuned baselines", dots(part, str(metric))
+    if len(evidence.comparisons):
+        yield (
+            "differences",
+            "Ours less the best baseline of the task, paired, 95 % intervals; right of the line is better",
+            differences(table),
+        )
+    for metric, part in table.groupby("metric", sort=False):
+        if len(part[CASE].drop_duplicates()) > 1:
+            yield f"map-{metric}", f"The same as a map: {metric}, tasks by methods", heat_map(part, str(metric))
+    for metric, part in evidence.few_shot.groupby("metric", sort=False):
+        yield (
+            f"few-{metric}",
+            f"Few-shot curves: mean {metric} over tasks against labelled examples, interval over tasks",
+            curves(part, str(metric)),
+        )
+    for axis, part in evidence.transfer.groupby("axis", sort=False) if len(evidence.transfer) else ():
+        yield f"transfer-{axis}", f"Transfer between {axis}s: read out from rows, tested on columns; * is q < .05", matrix(part)
+
+
+def names(table: pd.DataFrame) -> pd.Series:
+    """dataset / recording / task of each row, recordings that are all of a dataset left out."""
+    parts = [(r.dataset, *(() if r.recording in ("all", r.dataset) else (r.recording,)), r.task) for r in rows_of(table)]
+    return pd.Series([" / ".join(part) for part in parts], index=table.index, dtype=object)
+
+
+def colours(table: pd.DataFrame) -> dict[str, str]:
+    """method -> colour: greys for baselines."""
+    methods = table[["family", "method"]].drop_duplicates().sort_values(["family", "method"])
+    grey = methods[methods.family == BASELINE].method
+    own = methods[methods.family != BASELINE].method
+    return {m: c[i % len(c)] for found, c in ((grey, GREYS), (own, COLOURS)) for i, m in enumerate(found)}
+
+
+def dots(table: pd.DataFrame, metric: str) -> "go.Figure":
+    """One line per task, one dot with its interval per method."""
+    import plotly.graph_objects as go
+
+    figure, label = go.Figure(), names(table)
+    for method, colour in colours(table).items():
+        rows = table[table.method == method]
+        value = rows.value.clip(lower=LEAST_SHOWN)
+        figure.add_scatter(
+            x=value,
+            y=label[rows.index],
+            name=method,
+            mode="markers",
+            marker={"color": colour, "size": 9},
+            error_x={"array": rows.ci_high - value, "arrayminus": (value - rows.ci_low).clip(upper=value - LEAST_SHOWN), "width": 0},
+            customdata=rows[["value", "ci_low", "ci_high", "control", "seeds", "fingerprints"]],
+            hovertemplate=f"<b>{method}</b> %{{y}}<br>{metric} %{{customdata[0]:.3f}} [%{{customdata[1]:.3f}}, %{{customdata[2]:.3f}}]"
+            "<br>control %{customdata[3]:.3f}, %{customdata[4]} seeds<br>artifact %{customdata[5]}<extra></extra>",
+        )
+    figure.update_layout(height=140 + ROW_PX * label.nunique(), xaxis_title=metric, yaxis={"automargin": True, "autorange": "reversed"})
+    return figure
+
+
+def differences(table: pd.DataFrame) -> "go.Figure":
+    """Paired differences to the best baseline, coloured by verdict."""
+    import plotly.graph_objects as go
+
+    ours = table[table.difference.notna()].sort_values(CASE)
+    label = names(ours) + " · " + ours.method
+    figure = go.Figure()
+    for verdict, colour in (("beats baseline", "#12a150"), ("ties", "#9aa0a6"), ("does not beat baseline", "#d93025")):
+        rows = ours[ours.verdict == verdict]
+        figure.add_scatter(
+            x=rows.difference.clip(lower=-1, upper=1),
+            y=label[rows.index],
+            name=verdict,
+            mode="markers",
+            marker={"color": colour, "size": 9},
+            error_x={"array": rows.difference_high - rows.difference, "width": 0},
+            customdata=rows[["difference", "difference_low", "difference_high", "baseline"]],
+            hovertemplate="%{y}<br>%{customdata[0]:+.3f} [%{customdata[1]:+.3f}, %{customdata[2]:+.3f}] against %{customdata[3]}<extra></extra>",
+        )
+    figure.add_vline(x=0, line_width=1)
+    figure.update_layout(height=140 + ROW_PX * len(ours), xaxis_title="difference", yaxis={"automargin": True, "autorange": "reversed"})
+    return figure
+
+
+def heat_map(table: pd.DataFrame, metric: str) -> "go.Figure":
+    """Tasks by methods."""
+    import plotly.graph_objects as go
+
+    grid = table.assign(case=names(table)).pivot_table(index="case", columns="method", values="value", sort=False)
+    low = max(LEAST_SHOWN, float(np.nanmin(grid.to_numpy())))
+    text = grid.map(lambda v: "" if np.isnan(v) else f"{v:.2f}")
+    figure = go.Figure(
+        go.Heatmap(z=grid, x=grid.columns, y=grid.index, text=text, texttemplate="%{text}", colorscale="Viridis", zmin=low, zmax=1)
+    )
+    figure.update_layout(height=160 + ROW_PX * len(grid), yaxis={"automargin": True, "autorange": "reversed"})
+    return figure
+
+
+def curves(table: pd.DataFrame, metric: str) -> "go.Figure":
+    """Mean over tasks against examples; the interval is that of tasks."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for method, colour in colours(table).items():
+        rows = table[(table.method == method) & table.k_shot.notna()]
+        per_task = rows.groupby([*CASE, "k_shot"]).value.mean().unstack("k_shot")
+        mean, half = per_task.mean(), 1.96 * per_task.std() / np.sqrt(per_task.notna().sum())
+        figure.add_scatter(x=mean.index, y=mean, name=method, mode="lines+markers", marker_color=colour, error_y={"array": half.fillna(0)})
+    figure.update_layout(height=420, xaxis={"type": "log", "title": "labelled examples (K)"}, yaxis_title=metric)
+    return figure
+
+
+def matrix(cells: pd.DataFrame) -> "go.Figure":
+    """Sources by targets, several tasks of a pair averaged; below chance is drawn as it is."""
+    import plotly.graph_objects as go
+
+    ends = sorted({*cells.source, *cells.target})
+    value, q = (_grid(cells, name, ends) for name in ("value", "q"))
+    text = [[_cell(v, s) for v, s in zip(row, sure, strict=True)] for row, sure in zip(value, q, strict=True)]
+    largest = max(float(np.nanmax(np.abs(np.clip(value, LEAST_SHOWN, 1)))), 0.1)
+    figure = go.Figure(
+        go.Heatmap(z=value, x=ends, y=ends, text=text, texttemplate="%{text}", colorscale="RdBu", zmid=0, zmin=-largest, zmax=largest)
+    )
+    figure.update_layout(height=220 + ROW_PX * len(ends), yaxis={"automargin": True, "autorange": "reversed"}, xaxis={"automargin": True})
+    return figure
+
+
+def _grid(cells: pd.DataFrame, name: str, ends: list[str]) -> Array:
+    return (
+        cells.pivot_table(index="source", columns="target", values=name, aggfunc="mean").reindex(index=ends, columns=ends).to_numpy(float)
+    )
+
+
+def _cell(value: float, q: float) -> str:
+    return "" if np.isnan(value) else f"{value:.2f}{'*' if q < 0.05 else ''}"

@@ -1,0 +1,168 @@
+"""The targets that the project set out with, each met or refuted by the tables, or said to be unmeasured.
+
+A target is met when the whole 95 % interval lies at or beyond it, refuted when the whole interval lies short of it, and
+open in between. Values are means over tasks, whose errors count as independent.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from neurofm_ml.evaluation.scorecard.evidence import CASE, Evidence
+from neurofm_ml.evaluation.scores import BASELINE
+
+MET, REFUTED, OPEN, UNMEASURED = "met", "refuted", "open", "not measured"
+COLUMNS = ["target", "wanted", "verdict", "value", "ci_low", "ci_high", "best_baseline", "supervised", "tasks", "note"]
+#: Methods that see all labels and fit all weights.
+SUPERVISED = ("fine_tuned", "from_scratch")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the tables say of a target: value with its interval; the best tuned baseline and full supervision on the same tasks."""
+
+    value: float
+    low: float
+    high: float
+    tasks: int
+    baseline: float = np.nan
+    supervised: float = np.nan
+
+
+@dataclass(frozen=True)
+class Target:
+    """What was wanted, how it is measured, and from which rows; `most` turns it round: the smaller the better."""
+
+    name: str
+    wanted: float
+    measure: Callable[[Evidence], Found | None]
+    note: str
+    most: bool = False
+
+
+def judge(evidence: Evidence) -> pd.DataFrame:
+    """One row per target, with COLUMNS."""
+    return pd.DataFrame([_row(target, target.measure(evidence)) for target in TARGETS], columns=COLUMNS)
+
+
+def _row(target: Target, found: Found | None) -> dict[str, object]:
+    head = {"target": target.name, "wanted": f"{'<=' if target.most else '>='} {target.wanted:g}", "note": target.note}
+    if found is None:
+        return {**head, "verdict": UNMEASURED}
+    low, high = (-found.high, -found.low) if target.most else (found.low, found.high)
+    wanted = -target.wanted if target.most else target.wanted
+    verdict = MET if low >= wanted else REFUTED if high < wanted else OPEN
+    numbers = {"value": found.value, "ci_low": found.low, "ci_high": found.high, "tasks": found.tasks}
+    return {**head, "verdict": verdict, **numbers, "best_baseline": found.baseline, "supervised": found.supervised}
+
+
+# ---------------------------------------------------------------- measures
+def of_scores(tasks: Callable[[pd.DataFrame], pd.Series]) -> Callable[[Evidence], Found | None]:
+    """Our best method of each task that `tasks` picks from the summary, beside the best baseline and full supervision."""
+
+    def measure(evidence: Evidence) -> Found | None:
+        table = evidence.summary
+        table = table[tasks(table)]
+        best = _best(table[table.family != BASELINE])
+        if best.empty:
+            return None
+        answered = table.set_index(CASE).loc[best.set_index(CASE).index].reset_index()
+        baseline, full = _best(answered[answered.family == BASELINE]), _best(answered[answered.method.isin(SUPERVISED)])
+        return _mean(best, float(baseline.value.mean()), float(full.value.mean()))
+
+    return measure
+
+
+def of_ceilings(evidence: Evidence) -> Found | None:
+    """Share of the noise ceiling that our best method of each task reaches."""
+    table = evidence.summary
+    best = _best(table[(table.family != BASELINE) & table.noise_ceiling.notna()])
+    if best.empty:
+        return None
+    share = best.assign(**{name: best[name] / best.noise_ceiling for name in ("value", "ci_low", "ci_high")})
+    return _mean(share)
+
+
+def of_few_shots(wanted: float, share: bool) -> Callable[[Evidence], Found | None]:
+    """Scores of classes at `wanted` examples each; as a `share`, of what all labels reach."""
+
+    def measure(evidence: Evidence) -> Found | None:
+        table = evidence.few_shot
+        table = table[(table.family != BASELINE) & table.metric.isin(("balanced_accuracy", "accuracy", "auroc"))]
+        if share:
+            return _share_of_all(table, wanted)
+        rows = table[(table.k_shot == wanted) & table.metric.isin(("balanced_accuracy", "accuracy"))]
+        return _mean(_over_draws(rows)) if len(rows) else None
+
+    return measure
+
+
+def _share_of_all(table: pd.DataFrame, k: float) -> Found | None:
+    few, everything = (_over_draws(rows).set_index([*CASE, "method"]) for rows in (table[table.k_shot == k], table[table.k_shot.isna()]))
+    both = few.index.intersection(everything.index)
+    if not len(both):
+        return None
+    ratio = few.loc[both, ["value", "ci_low", "ci_high"]].div(everything.loc[both, "value"], axis=0)
+    return _mean(ratio)
+
+
+def of_transfer(axis: str, within: bool) -> Callable[[Evidence], Found | None]:
+    """Mean of the cells of a transfer matrix off its diagonal; `within`: as a share of each target's score on itself."""
+
+    def measure(evidence: Evidence) -> Found | None:
+        if evidence.transfer.empty:
+            return None
+        cells = evidence.transfer[(evidence.transfer.axis == axis) & (evidence.transfer.source != evidence.transfer.target)]
+        values = (cells.value / cells.within)[cells.within > 0] if within else cells.value
+        if len(values) < 2:
+            return None
+        half = 1.96 * float(values.std(ddof=1)) / np.sqrt(len(values))
+        return Found(float(values.mean()), float(values.mean()) - half, float(values.mean()) + half, len(values))
+
+    return measure
+
+
+def unmeasured(evidence: Evidence) -> None:
+    """Nothing here bears on it."""
+
+
+def _over_draws(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.groupby([*CASE, "method"], as_index=False)[["value", "ci_low", "ci_high"]].mean()
+
+
+def _best(table: pd.DataFrame) -> pd.DataFrame:
+    """The row with the best value of each task."""
+    rising = table.assign(good=np.where(table.metric == "mae", -table.value, table.value))
+    return table.loc[rising.groupby(CASE).good.idxmax()] if len(table) else table
+
+
+def _mean(rows: pd.DataFrame, baseline: float = np.nan, supervised: float = np.nan) -> Found:
+    half = float(np.sqrt((((rows.ci_high - rows.ci_low) / 2) ** 2).sum())) / len(rows)
+    value = float(rows.value.mean())
+    return Found(value, value - half, value + half, len(rows), baseline, supervised)
+
+
+def _named(*names: str, metric: str = "") -> Callable[[pd.DataFrame], pd.Series]:
+    return lambda t: t.task.isin(names) & ((t.metric == metric) if metric else True)
+
+
+def _behaviour(table: pd.DataFrame) -> pd.Series:
+    return (table.metric == "r2") & ~table.task.isin(("age", "reconstruction", "forecast", "cognition"))
+
+
+TARGETS = (
+    Target("neural reconstruction R2", 0.50, of_scores(_named("reconstruction", metric="r2")), "hidden channels from the others"),
+    Target("behaviour decoding", 0.80, of_scores(_behaviour), "R2 of behaviour, our best method of each task"),
+    Target("cross-species transfer", 0.60, of_transfer("species", within=False), "cells off the diagonal"),
+    Target("five-shot accuracy", 0.75, of_few_shots(5, share=False), "balanced accuracy at 5 examples of each class"),
+    Target("zero-shot", 0.45, of_scores(lambda t: t.method == "zero_shot"), "no label of the target used"),
+    Target("cross-modal retention", 0.70, of_transfer("modality", within=True), "across over within, readouts of one modality on another"),
+    Target("share of full performance", 0.80, of_few_shots(10, share=True), "10 examples of each class against all labels"),
+    Target("age, mean absolute error (years)", 3.0, of_scores(_named("age", metric="mae")), "people held out", most=True),
+    Target("disease AUROC", 0.85, of_scores(_named("diagnosis", metric="auroc")), "people held out"),
+    Target("cognition R2", 0.50, of_scores(_named("cognition")), "no recording here comes with a test of cognition"),
+    Target("language decoding BLEU", 0.30, unmeasured, "no model here writes text"),
+    Target("share of the noise ceiling", 0.80, of_ceilings, "where trials repeat"),
+)

@@ -1,0 +1,177 @@
+"""The report: what it says comes from its tables, every number can be followed home, and targets are judged as told."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from neurofm_ml.evaluation.scorecard.cards import with_ancestors
+from neurofm_ml.evaluation.scorecard.evidence import Evidence, gather, summarised
+from neurofm_ml.evaluation.scorecard.job import write_scorecard
+from neurofm_ml.evaluation.scorecard.targets import MET, OPEN, REFUTED, UNMEASURED, judge
+from neurofm_ml.evaluation.scores import BEATS, LOSES, TIES
+from neurofm_ml.presets import ScorecardConfig
+from neurofm_ml.types import SCORE_COLUMNS
+
+ROW = {
+    "run": "tiny-0", "fingerprint": "f0", "family": "neurofmx", "size": "tiny", "seed": 0, "task": "velocity", "trained_on": "toy/a",
+    "dataset": "toy", "recording": "a", "split": "test", "species": "Mus musculus", "modality": "spikes", "method": "fine_tuned",
+    "metric": "r2", "value": 0.9, "ci_low": 0.85, "ci_high": 0.95, "p": 0.01, "noise_ceiling": float("nan"), "n": 100,
+    "k_shot": float("nan"), "control": 0.0, "parameters": 10, "train_seconds": 1.0, "samples_per_second": 5.0,
+}  # fmt: skip
+COMPARED = {
+    "run": "tiny-0", "dataset": "toy", "recording": "a", "task": "velocity", "method": "fine_tuned", "baseline": "ridge", "value": 0.9,
+    "baseline_value": 0.8, "difference": 0.1, "ci_low": 0.05, "ci_high": 0.15, "p": 0.01, "block": 3, "stamp": BEATS,
+}  # fmt: skip
+BASE = {"family": "baseline", "method": "ridge", "value": 0.8, "ci_low": 0.75, "ci_high": 0.85, "fingerprint": "b0", "run": "baselines"}
+
+
+def scores(*changes: dict[str, object]) -> pd.DataFrame:
+    return pd.DataFrame([{**ROW, **change} for change in changes], columns=list(SCORE_COLUMNS))
+
+
+def compared(*changes: dict[str, object]) -> pd.DataFrame:
+    return pd.DataFrame([{**COMPARED, **change} for change in changes])
+
+
+def evidence(rows: pd.DataFrame, pairs: pd.DataFrame | None = None, **more: pd.DataFrame) -> Evidence:
+    empty = {"few_shot": scores(), "transfer": pd.DataFrame(), "identity": pd.DataFrame(), "sources": pd.DataFrame()}
+    return Evidence(scores=rows, comparisons=compared({}) if pairs is None else pairs, **{**empty, **more})
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Callable[..., Path]:
+    """An artifact as a job leaves it, made from others."""
+
+    def make(asset: str, fingerprint: str, made_from: tuple[Path, ...] = (), **tables: pd.DataFrame) -> Path:
+        path = tmp_path / "artifacts" / asset / "tiny-0" / fingerprint
+        path.mkdir(parents=True)
+        for name, table in tables.items():
+            table.to_parquet(path / f"{name}.parquet", index=False)
+        inputs = {"made_from": [{"path": str(p), "data_version": "v"} for p in made_from]}
+        provenance = {"git_revision": "c0de", "finished": "2026-01-01T00:00:00Z"}
+        (path / "result.json").write_text(json.dumps({"inputs": inputs, "data_version": f"v-{fingerprint}", "provenance": provenance}))
+        return path
+
+    return make
+
+
+@pytest.fixture
+def inputs(artifact: Callable[..., Path]) -> dict[str, list[Path]]:
+    shards = artifact("shards", "s0")
+    used = (artifact("neurofmx_adapted", "f0", (shards,)), artifact("baselines", "b0", (shards,)))
+    rows = scores({}, {"seed": 1, "value": 0.88}, BASE)
+    return {"scores": [artifact("scores", "t0", used, scores=rows, comparisons=compared({}, {"run": "tiny-1"}))]}
+
+
+def test_seeds_are_summed_up(inputs: dict[str, list[Path]]) -> None:
+    table = gather(inputs).summary.set_index("method")
+    ours = table.loc["fine_tuned"]
+    assert (ours.value, ours.seeds, ours.verdict) == (pytest.approx(0.89), 2, BEATS)
+    # Half-widths of .05 and, at .86-.88, .07 ... and the error of a mean of two that differ by .02.
+    assert ours.ci_high - ours.value > 0.05
+    assert pd.isna(table.loc["ridge"].verdict)
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdict"),
+    [((0.1, 0.1), BEATS), ((-0.1, -0.1), LOSES), ((0.1, -0.1), TIES), ((0.02, 0.03), TIES), ((0.3, 0.06), TIES)],
+)
+def test_verdicts_over_seeds(differences: tuple[float, ...], verdict: str) -> None:
+    """Seeds that disagree do not make a winner, even when each is sure of itself."""
+    pairs = compared(*({"difference": d, "ci_low": d - 0.05, "ci_high": d + 0.05} for d in differences))
+    table = summarised(scores({}, BASE), pairs)
+    assert table.set_index("method").loc["fine_tuned"].verdict == verdict
+
+
+def test_the_report_shows_every_score(inputs: dict[str, list[Path]], tmp_path: Path) -> None:
+    report = write_scorecard(ScorecardConfig(size="tiny"), inputs, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    for shown in ("0.890", "0.800", "fine_tuned", "ridge (baseline)", BEATS, "v-s0", "v-f0", 'id="b0"', "c0de"):
+        assert shown in page, shown
+    (card,) = (tmp_path / "cards").glob("*.md")
+    text = card.read_text()
+    assert "fine_tuned" in text
+    assert "| shards | tiny-0 | s0 | v-s0 | c0de |" in text
+    assert [c.passed for c in report.checks] == [True]
+    assert report.metrics["beats_baseline"] == 1
+
+
+def test_the_page_needs_no_network(inputs: dict[str, list[Path]], tmp_path: Path) -> None:
+    write_scorecard(ScorecardConfig(size="tiny"), inputs, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    own = page[: page.index("<script>/**")] + page[page.rindex("</script><script>") :]
+    assert "http" not in own
+    assert "src=" not in own
+
+
+def test_names_are_text_not_markup(inputs: dict[str, list[Path]], artifact: Callable[..., Path], tmp_path: Path) -> None:
+    inputs["scores"].append(artifact("scores", "t1", scores=scores({"task": "</script><b>x"}), comparisons=compared({})))
+    write_scorecard(ScorecardConfig(size="tiny"), inputs, tmp_path)
+    assert "</script><b>x" not in (tmp_path / "report.html").read_text()
+
+
+def test_a_number_without_a_source_is_told(inputs: dict[str, list[Path]], artifact: Callable[..., Path], tmp_path: Path) -> None:
+    inputs["scores"].append(artifact("scores", "t1", scores=scores({"fingerprint": "gone"}), comparisons=compared({})))
+    (check,) = write_scorecard(ScorecardConfig(size="tiny"), inputs, tmp_path).checks
+    assert not check.passed
+    assert check.numbers["untraced"] == 1
+
+
+def test_ancestors_of_an_artifact_and_no_others(inputs: dict[str, list[Path]]) -> None:
+    sources = gather(inputs).sources
+    assert set(with_ancestors(sources, {"f0"}).fingerprint) == {"f0", "s0"}
+    assert set(with_ancestors(sources, {"t0"}).fingerprint) == {"t0", "f0", "b0", "s0"}
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        ({"value": 0.9, "ci_low": 0.85, "ci_high": 0.95}, MET),
+        ({"value": 0.8, "ci_low": 0.7, "ci_high": 0.9}, OPEN),
+        ({"value": 0.5, "ci_low": 0.4, "ci_high": 0.6}, REFUTED),
+    ],
+)
+def test_a_target_is_judged_by_its_interval(found: dict[str, float], verdict: str) -> None:
+    row = judge(evidence(scores(found, BASE))).set_index("target").loc["behaviour decoding"]
+    assert row.verdict == verdict
+    assert row.best_baseline == pytest.approx(0.8)
+    assert row.supervised == pytest.approx(found["value"])
+
+
+def test_a_target_that_is_to_be_small() -> None:
+    of_age = {"task": "age", "metric": "mae", "ci_low": 1.0, "value": 2.0, "ci_high": 2.5}
+    row = judge(evidence(scores(of_age))).set_index("target").loc["age, mean absolute error (years)"]
+    assert (row.wanted, row.verdict) == ("<= 3", MET)
+
+
+def test_the_noise_ceiling_is_a_share() -> None:
+    row = (
+        judge(evidence(scores({"noise_ceiling": 0.95, "ci_low": 0.89, "ci_high": 0.91})))
+        .set_index("target")
+        .loc["share of the noise ceiling"]
+    )
+    assert (row.value, row.verdict) == (pytest.approx(0.9 / 0.95), MET)
+
+
+def test_few_shots_against_all_labels() -> None:
+    many = {"metric": "balanced_accuracy", "method": "probe", "value": 0.9}
+    few = {**many, "value": 0.81, "ci_low": 0.8, "ci_high": 0.82, "k_shot": 10.0}
+    rows = judge(evidence(scores(), few_shot=scores(few, many))).set_index("target")
+    assert rows.loc["share of full performance"].value == pytest.approx(0.9)
+    assert rows.loc["five-shot accuracy"].verdict == UNMEASURED
+
+
+def test_transfer_leaves_the_diagonal_out() -> None:
+    cells = [("a", "a", 0.9), ("a", "b", 0.7), ("b", "a", 0.72), ("b", "b", 0.9)]
+    cells_ = pd.DataFrame([{"axis": "species", "source": s, "target": t, "value": v, "within": 0.9} for s, t, v in cells])
+    row = judge(evidence(scores(), transfer=cells_)).set_index("target").loc["cross-species transfer"]
+    assert (row.value, row.tasks, row.verdict) == (pytest.approx(0.71), 2, MET)
+
+
+def test_nothing_made_is_nothing_claimed(tmp_path: Path) -> None:
+    report = write_scorecard(ScorecardConfig(size="tiny"), {}, tmp_path)
+    assert set(pd.read_parquet(tmp_path / "targets.parquet").verdict) == {UNMEASURED}
+    assert report.metrics["tasks"] == 0
