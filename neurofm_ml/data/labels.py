@@ -66,11 +66,11 @@ def answer_of(shards: Path, task: TaskSpec) -> Answer:
 
 
 def interval_label(sample: Sample, task: TaskSpec, name: str) -> Any:
-    """Label, or the task's column, of the interval that `interval_around` finds."""
+    """Label, or the task's column, of the interval that `interval_around` finds; without one, the class "" where there is such."""
     meta = sample["json"]
     found = interval_around(meta, task, name)
     if found is None:
-        return None
+        return "" if "" in task.classes else None
     listed = meta["intervals"][name]
     columns = {"": listed["labels"], **listed["columns"]}
     if not columns.get(task.column):

@@ -12,106 +12,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
-from neurofm_ml.data.labels import answer_of, interval_around
 from neurofm_ml.data.predictions import Prediction
-from neurofm_ml.data.recordings import load_card
-from neurofm_ml.data.shards import Index, Reader, read_index
-from neurofm_ml.data.splits import family_of
-from neurofm_ml.data.windows import read_channels, read_windows
-from neurofm_ml.knowledge.cards import DatasetCard, TaskSpec
+from neurofm_ml.evaluation.label_windows import LabelSource
+from neurofm_ml.knowledge.cards import TaskSpec
 from neurofm_ml.metrics import SCORES
 from neurofm_ml.presets import SPLITS
 from neurofm_ml.types import Array, Signal
 
 _LOG = logging.getLogger(__name__)
-#: Windows' lengths after which a lasting state counts as one more trial: neighbours tell much the same.
-STRETCH = 4
-#: Columns of `LabelData.rows`. row: place in the index of the dataset's shards; unit: who or what is independent of the others; trial: what
-#: has one label; onset: seconds from the window's start to that of its interval, NaN for people.
-COLUMNS = (
-    "dataset", "key", "row", "recording", "session", "subject", "family", "site", "split", "start", "end", "unit", "trial", "onset",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class LabelSource:
-    """The windows of one shards artifact, read once for all its tasks."""
-
-    shards: Path
-
-    @cached_property
-    def card(self) -> DatasetCard:
-        return load_card(self.shards)
-
-    @cached_property
-    def index(self) -> Index:
-        return read_index(self.shards)
-
-    @cached_property
-    def channels(self) -> dict[str, dict[str, Any]]:
-        return read_channels(self.shards)
-
-    @cached_property
-    def windows(self) -> pd.DataFrame:
-        """windows.parquet with each window's place in the index."""
-        table = read_windows(self.shards)
-        return table.assign(dataset=self.card.name, row=[self.index.row_of[key] for key in table.key])
-
-    @cached_property
-    def metas(self) -> list[dict[str, Any]]:
-        """What each of `windows` says of itself, its intervals too."""
-        places = self.windows.row.to_numpy()
-        reader = Reader(self.index, fields=("json",)).fetched(places)
-        return [reader.sample(row)["json"] for row in places]
-
-    def rows(self, task: TaskSpec) -> tuple[pd.DataFrame, Array]:
-        """Rows (n) and labels (n,) of the windows that hold the task's inputs and have a label."""
-        answer = answer_of(self.shards, task)
-        metas = [{"recording": name} for name in self.windows.recording] if task.of_subject else self.metas
-        said = [answer({"json": meta}) for meta in metas]
-        y = np.array([_number(a, task) for a in said])
-        held = np.all([self.index.sizes(name)[self.windows.row] >= 0 for name in task.inputs], axis=0)
-        kept = np.flatnonzero(held & np.isfinite(y))
-        return self._grouped(self.windows.iloc[kept], [metas[k] for k in kept], task), y[kept]
-
-    def _grouped(self, rows: pd.DataFrame, metas: Sequence[dict[str, Any]], task: TaskSpec) -> pd.DataFrame:
-        rows = rows.assign(family=[family_of(None if pd.isna(f) else f, s) for f, s in zip(rows.family, rows.subject, strict=True)])
-        if task.of_subject:
-            onset, trial = np.full(len(rows), np.nan), rows.subject
-        else:
-            onset = np.array([_onset(meta, task) for meta in metas], float)
-            late = ((rows.end - rows.start) / 2 - onset) // (STRETCH * self.card.window_s)
-            trial = rows.recording + "@" + (rows.start + onset).round(6).astype(str) + "+" + late.astype(str)
-        kind = self.card.split.kind
-        unit = rows[kind] if kind != "block" else trial
-        if task.of_subject and kind in ("block", "recording", "session"):
-            unit = rows.subject
-        return rows.assign(unit=self.card.name + "/" + unit, trial=self.card.name + "/" + trial, onset=onset)[list(COLUMNS)]
-
-    def read(self, rows: pd.DataFrame, task: TaskSpec) -> Iterator[Signal]:
-        """The inputs of windows, in the order of `rows`, all or the part around the onset that holds the answer."""
-        places = rows.row.to_numpy()
-        reader = Reader(self.index, fields=(*task.inputs, "json")).fetched(places)
-        for row, session, onset in zip(places, rows.session, rows.onset, strict=True):
-            sample = reader.sample(row)
-            signal = _beside([self._signal(sample, name, session) for name in task.inputs], task)
-            yield signal if task.epoch is None else _cut(signal, sample["json"]["start"] + onset, task.epoch)
-
-    def _signal(self, sample: dict[str, Any], name: str, session: str) -> Signal:
-        at, about = sample["json"]["signals"][name], self.channels[session][name]
-        positions = None if about["positions"] is None else np.asarray(about["positions"])
-        values = sample[name].astype(np.float64)
-        return Signal(values, at["sfreq"], at["modality"], at["t0"], tuple(about["ch_names"]), positions, about["unit"])
 
 
 @dataclass(frozen=True, eq=False)
 class LabelData:
-    """Windows with a known label: `rows` (COLUMNS), split by split, and `y` (n,) their place among `classes`, or the number."""
+    """Windows with a known label: `rows` (label_windows.COLUMNS), split by split, and `y` (n,) their place among `classes`, or the number."""
 
     task: TaskSpec
     sources: dict[str, LabelSource]
@@ -267,34 +184,3 @@ def pool(name: str, cases: Sequence[LabelCase], task: TaskSpec | None = None) ->
 def leave_sites_out(case: LabelCase) -> list[LabelCase]:
     """The case once for each site, tested on all its people and trained on none of them; validation windows stay as they are."""
     return [dataclasses.replace(case, left_out=site) for site in sorted(case.data.rows.site.dropna().unique())]
-
-
-# ---------------------------------------------------------------- one window
-def _number(said: Any, task: TaskSpec) -> float:
-    """Place among the classes, or the number; NaN where unknown."""
-    if task.classes:
-        return float(task.classes.index(str(said))) if str(said) in task.classes else math.nan
-    return math.nan if said is None else float(said)
-
-
-def _onset(meta: dict[str, Any], task: TaskSpec) -> float:
-    name = task.target.partition(".")[2]
-    return float(meta["intervals"][name]["start"][cast(int, interval_around(meta, task, name))] - meta["start"])
-
-
-def _beside(signals: Sequence[Signal], task: TaskSpec) -> Signal:
-    first = signals[0]
-    if len(signals) == 1:
-        return first
-    if any(s.sfreq != first.sfreq or len(s.values) != len(first.values) for s in signals):
-        rates = ", ".join(f"{name!r} {s.sfreq:g} Hz" for name, s in zip(task.inputs, signals, strict=True))
-        raise ValueError(f"task {task.name!r}: inputs have {rates}; name inputs of one rate.")
-    names = tuple(f"{name}.{ch}" for name, s in zip(task.inputs, signals, strict=True) for ch in s.ch_names)
-    return dataclasses.replace(first, values=np.concatenate([s.values for s in signals], axis=1), ch_names=names, positions=None)
-
-
-def _cut(signal: Signal, onset: float, epoch: tuple[float, float]) -> Signal:
-    """The samples from the one nearest to the epoch's start on: as many for every window."""
-    n = round((epoch[1] - epoch[0]) * signal.sfreq)
-    first = min(max(round((onset + epoch[0] - signal.t0) * signal.sfreq), 0), len(signal.values) - n)
-    return dataclasses.replace(signal, values=signal.values[first : first + n], t0=signal.t0 + first / signal.sfreq)

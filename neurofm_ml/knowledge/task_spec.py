@@ -22,7 +22,8 @@ class TaskSpec:
 
     A label's `target` is ``subject.diagnosis`` (``sex``, ``age``, ...) or ``intervals.<name>``: the label, or what stands in
     `column`, of the interval that covers the window's middle. `classes` are the labels to tell apart, the positive one of two
-    last; without them the label is a number. Windows with another label, or none, have no part in the task. `during` are the
+    last; without them the label is a number. Windows with another label, or none, have no part in the task, but the class "" are those
+    that no interval covers. `during` are the
     seconds [from, to) after an interval's start in which the middle must lie, for intervals that are instants and for answers
     that come late (default: the interval itself). `epoch` are the seconds [from, to) around its start that hold the answer:
     baselines read them alone, a model the whole window.

@@ -207,5 +207,7 @@ def _person(root: Path, name: str) -> tuple[Subject, str]:
         name,
         age=float(age) if age.replace(".", "", 1).isdigit() else None,
         sex=_SEXES.get(row.get("sex", "").lower()),
-        **{field: row.get(field) for field in ("site", "family", "diagnosis")},
+        site=row.get("site"),
+        family=row.get("family"),
+        diagnosis=row.get("diagnosis"),
     ), row.get("species", "Homo sapiens").capitalize()

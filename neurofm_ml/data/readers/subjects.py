@@ -13,6 +13,9 @@ from neurofm_ml.knowledge.files import fill, path_of
 from neurofm_ml.knowledge.roots import data_root
 from neurofm_ml.types import Subject
 
+#: Fields of a subject that are numbers.
+NUMBERS = ("age", "iq")
+
 
 def subject_of(card: DatasetCard, spec: RecordingSpec) -> Subject:
     """The subject of one recording; fields that the table leaves blank are None."""
@@ -61,8 +64,8 @@ def _cell(table: SubjectTable, field: str, row: Mapping[str, str], path: Path) -
         if text not in table.codes[field]:
             raise ValueError(f"{path}: column {column!r} holds {text!r}; the card knows {', '.join(table.codes[field])}.")
         return table.codes[field][text]
-    if field != "age":
+    if field not in NUMBERS:
         return text
     if not is_number(text):
-        raise ValueError(f"{path}: column {column!r} holds the age {text!r}, no number; give it codes, or name it under `missing`.")
-    return float(text) * table.age_scale
+        raise ValueError(f"{path}: column {column!r} holds the {field} {text!r}, no number; give it codes, or name it under `missing`.")
+    return float(text) * (table.age_scale if field == "age" else 1.0)
