@@ -33,8 +33,8 @@ from neurofm_ml import presets
 from neurofm_ml.config import patch, to_dict
 from neurofm_ml.data.scaler import Scaler, load_scaler
 from neurofm_ml.evaluation.baselines import roots
-from neurofm_ml.evaluation.bootstrap import r2_difference, r2_interval
 from neurofm_ml.evaluation.knn import fit_knn
+from neurofm_ml.evaluation.resampling import score_difference, score_interval
 from neurofm_ml.evaluation.ridge import fit_ridge
 from neurofm_ml.evaluation.tasks import Case, DecodingData, find_cases
 from neurofm_ml.files import home
@@ -201,7 +201,10 @@ def report(title: str, cases: Mapping[str, Case], answers: Mapping[tuple[str, st
         truth, gru = case.data.y["test"][known], answers[recording, "gru"]["test"][known]
         for method in METHODS:
             mine = answers[recording, method]
-            found, paired = r2_interval(truth, mine["test"][known], 1000), r2_difference(truth, mine["test"][known], gru, 1000)
+            found, paired = (
+                score_interval("r2", truth, mine["test"][known]),
+                score_difference("r2", truth, mine["test"][known], gru),
+            )
             means[method].append(found.value)
             against = "" if method == "gru" else f"{paired.value:+.3f} [{paired.low:+.3f}, {paired.high:+.3f}]"
             print(

@@ -34,7 +34,7 @@ from neurofm_ml.data.batches import Collate, Vocabulary, build_vocabulary
 from neurofm_ml.data.loader import Loader
 from neurofm_ml.data.mixture import Mixture
 from neurofm_ml.data.scaler import Scaler, load_scaler
-from neurofm_ml.evaluation.bootstrap import r2_difference
+from neurofm_ml.evaluation.resampling import score_difference
 from neurofm_ml.files import home
 from neurofm_ml.jobs import JobSpec, run
 from neurofm_ml.knowledge.cards import datasets
@@ -212,7 +212,7 @@ def gain(cells: Sequence[dict[str, Array]]) -> tuple[float, float, float]:
     """Mean difference in test R2 and its 95 % interval."""
     from scipy import stats
 
-    paired = [r2_difference(cell["truth"], cell["pretrained"], cell["scratch"]) for cell in cells]
+    paired = [score_difference("r2", cell["truth"], cell["pretrained"], cell["scratch"]) for cell in cells]
     values = np.array([found.value for found in paired])
     if len(values) < 3:
         half = float(np.mean([found.high - found.value for found in paired]))

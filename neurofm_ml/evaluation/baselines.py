@@ -101,4 +101,4 @@ def fit_baselines(cfg: BaselinesConfig, shards: Path, scaler: list[Path], out: P
     predictions = load_predictions(out / "predictions")
     table = score_predictions(predictions, cases, run="baselines", fingerprint=out.name.removeprefix("work-"))
     write_scores(table, out / "scores.parquet")
-    return Report({"tasks": len(cases), **mean_scores(table)}, control_check(table), {"scores": "scores.parquet"})
+    return Report({"tasks": len(cases), **mean_scores(table)}, control_check(predictions), {"scores": "scores.parquet"})

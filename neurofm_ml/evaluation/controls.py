@@ -5,7 +5,7 @@ Two forms, both keep the slow time course of neural activity and behaviour:
 - fitted again (`rolled`): labels are rolled by half of each block, and the whole method, tuning
   included, is run on them. It finds leaks in the pipeline. Used wherever fitting is cheap.
 - shifted predictions (`shifted_r2`): the predictions of a fitted decoder against the target at every
-  circular shift. Its null gives the p of every row. Plain R2 would punish a shifted prediction for
+  circular shift. Its null gives the p of every series' R2. Plain R2 would punish a shifted prediction for
   having any variance, so as a control value each shift is rescaled to fit best (`best_r2`): chance
   is then 1 / (effective number of bins), just above 0.
 
@@ -15,6 +15,7 @@ Shapes: T bins, K target columns.
 import numpy as np
 
 from neurofm_ml.data.predictions import Prediction
+from neurofm_ml.evaluation.permutation import null_scores, permutation_p
 from neurofm_ml.types import Array
 
 #: Shifts shorter than this share of the block (either way round) still carry the true alignment.
@@ -41,12 +42,28 @@ def shifted_r2(y_true: Array, y_pred: Array) -> tuple[Array, Array]:
 
 
 def control_and_p(prediction: Prediction) -> tuple[float, float]:
-    """Control score, and the p of the score against circular shifts of the predictions.
+    """Control score, and the p of the score against chance.
 
-    The control is the one fitted again where the prediction has it, else that of the shifts.
+    The control is the one fitted again where the prediction has it, else what the predictions get against truths that they do not
+    know: at every circular shift for R2 of a series, else under `permutation.null_scores`.
     """
-    plain, best = shifted_r2(*prediction.scored)
-    least = max(int(LEAST_SHIFT * len(plain)), 1)
-    null = slice(least, len(plain) - least + 1)
-    control = prediction.control if np.isfinite(prediction.control) else float(best[null].mean())
-    return control, float((1 + (plain[null] >= plain[0]).sum()) / (1 + len(plain[null])))
+    if prediction.metric == "r2" and prediction.units is None:
+        plain, best = shifted_r2(*prediction.scored)
+        least = max(int(LEAST_SHIFT * len(plain)), 1)
+        among = slice(least, len(plain) - least + 1)
+        observed, null, unfitted = float(plain[0]), plain[among], float(best[among].mean())
+    else:
+        observed, null = prediction.score.sign * prediction.value, null_scores(prediction)
+        unfitted = prediction.score.sign * float(null.mean())
+    return prediction.control if np.isfinite(prediction.control) else unfitted, permutation_p(observed, null)
+
+
+def above_chance(prediction: Prediction) -> float:
+    """How far the control that was fitted again lies above chance, in deviations of the null; 0 without one.
+
+    Chance is what an answer without knowledge gets, or, where that is more, the mean of the null.
+    """
+    sign, null = prediction.score.sign, null_scores(prediction)
+    chance = max(sign * prediction.score.at_chance(prediction.scored[0]), float(null.mean()))
+    excess = sign * prediction.control - chance
+    return 0.0 if not excess > 0 else float(excess / max(null.std(), np.finfo(float).tiny))

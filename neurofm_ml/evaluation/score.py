@@ -64,13 +64,15 @@ def publish(cfg: ScoreConfig, groups: dict[Path, list[Prediction]], cases: list[
     write_markdown(table, comparisons, out / "scores.md")
     draw_scores(table, out / "scores.png")
     shown = {"scores": "scores.md", "picture": "scores.png", "table": "scores.parquet"}
-    return Report(_metrics(table, comparisons), (*control_check(table), validate(table, SCORES)), shown)
+    return Report(_metrics(table, comparisons), (*control_check(predictions), validate(table, SCORES)), shown)
 
 
 def _metrics(table: pd.DataFrame, comparisons: pd.DataFrame) -> dict[str, float | int | str]:
-    """Mean R2 of every method and of the best baseline of each task; how often each of ours beats, ties, loses."""
-    best = table[table.family == BASELINE].groupby(["dataset", "recording", "task"]).value.max()
-    metrics: dict[str, float | int | str] = {**mean_scores(table), "mean_r2_best_baseline": round(float(best.mean()), 4)}
+    """Mean score of every method and, for R2, of the best baseline of each task; how often each of ours beats, ties, loses."""
+    best = table[(table.family == BASELINE) & (table.metric == "r2")].groupby(["dataset", "recording", "task"]).value.max()
+    metrics: dict[str, float | int | str] = dict(mean_scores(table))
+    if len(best):
+        metrics["mean_r2_best_baseline"] = round(float(best.mean()), 4)
     for method, rows in comparisons.groupby("method"):
         counts = {"beats": BEATS, "ties": TIES, "loses": LOSES}
         metrics |= {f"{method}.{verdict}": int((rows.stamp == stamp).sum()) for verdict, stamp in counts.items()}

@@ -7,15 +7,16 @@ each method stands to the best tuned baseline of its task.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from neurofm_ml import metrics
 from neurofm_ml.data.predictions import Prediction
-from neurofm_ml.evaluation.bootstrap import r2_difference, r2_interval
-from neurofm_ml.evaluation.controls import control_and_p
+from neurofm_ml.evaluation.controls import above_chance, control_and_p
+from neurofm_ml.evaluation.permutation import swap_p
+from neurofm_ml.evaluation.resampling import LEVEL, Interval, difference, interval
 from neurofm_ml.evaluation.tasks import Case
 from neurofm_ml.types import SCORE_COLUMNS, Check
 
@@ -23,10 +24,14 @@ BASELINE = "baseline"
 BEATS, TIES, LOSES = "beats baseline", "ties", "does not beat baseline"
 #: Controls above this R2 mean that a score can be had without knowing anything.
 CHANCE = 0.1
+#: Fewer units than this are not resampled: their answers are swapped between the two methods instead, in every pattern.
+FEW_UNITS = 10
+BLOCKS, WHOLE_UNITS, SWAPS = "bootstrap of blocks", "bootstrap of units", "swaps of units"
 
 COMPARISON_COLUMNS = {
     "dataset": str, "recording": str, "task": str, "method": str, "baseline": str, "value": float, "baseline_value": float,
-    "difference": float, "ci_low": float, "ci_high": float, "p": float, "block": int, "stamp": str,
+    "metric": str, "difference": float, "ci_low": float, "ci_high": float, "p": float, "block": int, "pieces": float, "test": str,
+    "stamp": str,
 }  # fmt: skip
 
 
@@ -40,8 +45,7 @@ def score_predictions(
 
 
 def _row(prediction: Prediction, case: Case, n_boot: int) -> dict[str, Any]:
-    y_true, y_pred = prediction.scored
-    interval = r2_interval(y_true, y_pred, n_boot)
+    found = interval(prediction, n_boot)
     control, p = control_and_p(prediction)
     copied = ("family", "seed", "task", "trained_on", "dataset", "recording", "method", "metric")
     measured = ("k_shot", "parameters", "train_seconds", "samples_per_second")
@@ -50,26 +54,29 @@ def _row(prediction: Prediction, case: Case, n_boot: int) -> dict[str, Any]:
         "split": "test",
         "species": case.species,
         "modality": case.modality,
-        "value": interval.value,
-        "ci_low": interval.low,
-        "ci_high": interval.high,
+        "value": found.value,
+        "ci_low": found.low,
+        "ci_high": found.high,
         "p": p,
         "noise_ceiling": math.nan,
-        "n": len(y_true),
+        "n": int(prediction.mask.sum()),
         "control": control,
     }
 
 
 def compare(predictions: Sequence[Prediction], n_boot: int = 1000) -> pd.DataFrame:
-    """Each method that is no baseline against the best baseline of its task, by a paired block bootstrap.
+    """Each method that is no baseline against the best baseline of its task, by a paired bootstrap of what is independent: blocks
+    of time, or units. Where there are fewer than FEW_UNITS units, all patterns of swapping their answers are tried; column `test`
+    says which it was. Five units or fewer allow no verdict: the least p is 2 / 2^5.
 
-    The best baseline is the best on the test block itself, which is to the baselines' advantage.
-    Stamps: "beats baseline" when the 95 % interval of the difference lies above 0, "does not beat
-    baseline" when it lies below, else "ties". Raises ValueError for a task without a baseline.
+    The best baseline is the best on the test block itself, which is to the baselines' advantage. `difference` is how much
+    better ours is, of an error how much smaller. Stamps: "beats baseline" when the 95 % interval of the difference lies above 0
+    (with few units: when p < .05), "does not beat baseline" when it lies below, else "ties". Raises ValueError for a task
+    without a baseline.
     """
     best: dict[tuple[str, str, str], tuple[float, Prediction]] = {}
     for p in predictions:
-        if p.family == BASELINE and (value := _r2(p)) > best.get(p.case, (-math.inf,))[0]:
+        if p.family == BASELINE and (value := p.score.sign * p.value) > best.get(p.case, (-math.inf,))[0]:
             best[p.case] = value, p
     rows = [_comparison(p, _best_of(best, p), n_boot) for p in predictions if p.family != BASELINE]
     return _frame(rows, COMPARISON_COLUMNS)
@@ -83,48 +90,65 @@ def _best_of(best: dict[tuple[str, str, str], tuple[float, Prediction]], ours: P
 
 def _comparison(ours: Prediction, baseline: Prediction, n_boot: int) -> dict[str, Any]:
     _require_same_truth(ours, baseline)
-    both = ours.mask & baseline.mask
-    difference = r2_difference(baseline.y_true[both], ours.y_pred[both], baseline.y_pred[both], n_boot)
+    found, test = _better_by(ours, baseline, n_boot)
+    sure = found.p < 1 - LEVEL if test == SWAPS else found.low > 0 or found.high < 0
     return {
         **dict(zip(("dataset", "recording", "task"), ours.case, strict=True)),
         "method": ours.method,
         "baseline": baseline.method,
-        "value": _r2(ours),
-        "baseline_value": _r2(baseline),
-        "difference": difference.value,
-        "ci_low": difference.low,
-        "ci_high": difference.high,
-        "p": difference.p,
-        "block": difference.block,
-        "stamp": BEATS if difference.low > 0 else LOSES if difference.high < 0 else TIES,
+        "value": ours.value,
+        "baseline_value": baseline.value,
+        "metric": ours.metric,
+        "difference": found.value,
+        "ci_low": found.low,
+        "ci_high": found.high,
+        "p": found.p,
+        "block": found.block,
+        "pieces": found.pieces,
+        "test": test,
+        "stamp": TIES if not sure else BEATS if found.value > 0 else LOSES,
     }
+
+
+def _better_by(ours: Prediction, baseline: Prediction, n_boot: int) -> tuple[Interval, str]:
+    """How much better ours is, and how that was found."""
+    pair = (ours, baseline) if not ours.score.lower_is_better else (baseline, ours)
+    found = difference(*pair, n_boot)
+    if ours.units is None:
+        return found, BLOCKS
+    if found.pieces >= FEW_UNITS:
+        return found, WHOLE_UNITS
+    return found._replace(p=swap_p(ours, baseline)), SWAPS
 
 
 def _require_same_truth(a: Prediction, b: Prediction) -> None:
     """Predictions can be paired only bin by bin; targets may have gone through float32."""
     same = a.y_true.shape == b.y_true.shape
     both = a.mask & b.mask if same else None
-    if both is None or not np.allclose(a.y_true[both], b.y_true[both], rtol=1e-3, atol=1e-3 * float(np.std(b.y_true[b.mask]))):
+    close = both is not None and np.allclose(a.y_true[both], b.y_true[both], rtol=1e-3, atol=1e-3 * float(np.std(b.y_true[b.mask])))
+    if not close or a.metric != b.metric or (a.units is None) != (b.units is None) or (a.units is not None and (a.units != b.units).any()):
         raise ValueError(
             f"{a.method} and {b.method} of {'/'.join(a.case)} were scored on different targets "
-            f"({a.y_true.shape} and {b.y_true.shape}); make both from the same shards."
+            f"({a.y_true.shape} by {a.metric} and {b.y_true.shape} by {b.metric}) or units; make both from the same shards."
         )
-
-
-def _r2(prediction: Prediction) -> float:
-    return metrics.r2(*prediction.scored)
 
 
 # ---------------------------------------------------------------- summary
 def mean_scores(table: pd.DataFrame) -> dict[str, float]:
-    """Mean R2 of each method over its tasks, each task counting once."""
-    return {f"mean_r2.{method}": round(float(rows.value.mean()), 4) for method, rows in table.groupby("method")}
+    """Mean of each method over the tasks of each metric, each task counting once."""
+    return {f"mean_{metric}.{method}": round(float(rows.value.mean()), 4) for (metric, method), rows in table.groupby(["metric", "method"])}
 
 
-def control_check(table: pd.DataFrame) -> tuple[Check, ...]:
-    """Whether every shuffled control sits at chance."""
-    worst = float(table.control.max()) if len(table) else 0.0
-    return (Check("controls_at_chance", worst <= CHANCE, "warn", {"largest_control_r2": worst}, f"R2 <= {CHANCE}"),)
+def control_check(predictions: Sequence[Prediction]) -> tuple[Check, ...]:
+    """Whether every control sits at chance: no R2 above CHANCE, and no other score further above chance than so many would lie by
+    luck in 5 % of such tables (Bonferroni)."""
+    by_r2, others = ([p for p in predictions if (p.metric == "r2") == which] for which in (True, False))
+    worst = max([control_and_p(p)[0] for p in by_r2], default=0.0)
+    limit = NormalDist().inv_cdf(LEVEL ** (1 / len(others))) if others else 0.0
+    excess = max([above_chance(p) for p in others], default=0.0)
+    numbers = {"largest_control_r2": worst, "largest_excess": excess}
+    threshold = f"R2 <= {CHANCE}; others <= {limit:.2f} deviations above chance"
+    return (Check("controls_at_chance", worst <= CHANCE and excess <= limit, "warn", numbers, threshold),)
 
 
 # ---------------------------------------------------------------- files

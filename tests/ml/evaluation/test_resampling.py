@@ -7,21 +7,21 @@ import pytest
 from scipy import stats
 
 from neurofm_ml import metrics
-from neurofm_ml.evaluation.bootstrap import block_length, r2_difference, r2_interval, resample_sums
+from neurofm_ml.evaluation.resampling import Blocks, block_length, score_difference, score_interval
 
 
 def test_resampled_sums_agree_with_a_loop() -> None:
     moments, block, n_boot = np.random.default_rng(0).normal(size=(53, 3)), 7, 20
     starts = np.random.default_rng(5).integers(0, 53, (n_boot, round(53 / block)))
     loop = [sum(moments[(s + i) % 53] for s in row for i in range(block)) for row in starts]
-    np.testing.assert_allclose(resample_sums(moments, block, n_boot, seed=5), loop, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(Blocks(53, block, n_boot, 5).sums(moments), loop, rtol=1e-9, atol=1e-9)
 
 
 def test_interval_agrees_with_scoring_every_resample(make_series) -> None:
     rng = np.random.default_rng(1)
     y = 3 + make_series(rng, 0.7, 200)
     p = y + 0.5 * make_series(rng, 0.7, 200)
-    found = r2_interval(y, p, n_boot=300, seed=2)
+    found = score_interval("r2", y, p, n_boot=300, seed=2)
     starts = np.random.default_rng(2).integers(0, 200, (300, round(200 / found.block)))
     bins = (starts[:, :, None] + np.arange(found.block)) % 200
     deviation = np.std([metrics.r2(y[b.ravel()], p[b.ravel()]) for b in bins])
@@ -56,7 +56,7 @@ def test_interval_covers_the_truth(make_series: Callable, n: int, phi: float) ->
     covered = []
     for _ in range(300):
         y = make_series(rng, phi, n)
-        found = r2_interval(y, 0.7 * (y + 0.6 * make_series(rng, phi, n)), n_boot=200)
+        found = score_interval("r2", y, 0.7 * (y + 0.6 * make_series(rng, phi, n)), n_boot=200)
         covered.append(found.low <= _truth(0.7, 0.6) <= found.high)
     assert 0.90 <= np.mean(covered) <= 0.99
 
@@ -67,7 +67,7 @@ def test_difference_is_called_when_and_only_when_there_is_one(make_series: Calla
     called = []
     for _ in range(200):
         y, a, b = (make_series(rng, 0.8, 400) for _ in range(3))
-        found = r2_difference(y, 0.7 * (y + 0.6 * a), 0.7 * (y + other * b), n_boot=200)
+        found = score_difference("r2", y, 0.7 * (y + 0.6 * a), 0.7 * (y + other * b), n_boot=200)
         assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
         called.append(found.low > 0 if other > 0.6 else found.p < 0.05)
     assert least <= np.mean(called) <= most
@@ -75,4 +75,4 @@ def test_difference_is_called_when_and_only_when_there_is_one(make_series: Calla
 
 def test_predictions_that_agree_differ_by_nothing(make_series) -> None:
     y, p = make_series(np.random.default_rng(0), 0.8, 100, 4)[:, :2], make_series(np.random.default_rng(1), 0.8, 100)
-    assert r2_difference(y, p, p)[:4] == pytest.approx((0.0, 0.0, 0.0, 1.0), abs=1e-12)
+    assert score_difference("r2", y, p, p)[:4] == pytest.approx((0.0, 0.0, 0.0, 1.0), abs=1e-12)
