@@ -198,7 +198,7 @@ Series = Signal | Samples | SpikeTrain
 
 @dataclass(frozen=True)
 class Subject:
-    """Who was recorded; None where the source does not say."""
+    """Who was recorded; None where the source does not say. age in years, iq on the scale with mean 100 and deviation 15."""
 
     id: str
     age: float | None = None
@@ -206,6 +206,7 @@ class Subject:
     site: str | None = None
     family: str | None = None
     diagnosis: str | None = None
+    iq: float | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
