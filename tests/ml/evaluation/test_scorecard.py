@@ -24,6 +24,7 @@ ROW = {
 COMPARED = {
     "run": "tiny-0", "dataset": "toy", "recording": "a", "task": "velocity", "method": "fine_tuned", "baseline": "ridge", "value": 0.9,
     "baseline_value": 0.8, "difference": 0.1, "ci_low": 0.05, "ci_high": 0.15, "p": 0.01, "block": 3, "stamp": BEATS,
+    "metric": "r2", "pieces": 30.0, "test": "bootstrap of blocks",
 }  # fmt: skip
 BASE = {"family": "baseline", "method": "ridge", "value": 0.8, "ci_low": 0.75, "ci_high": 0.85, "fingerprint": "b0", "run": "baselines"}
 
