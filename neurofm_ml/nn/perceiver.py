@@ -46,13 +46,21 @@ class GridFusion(nn.Module):
     def _read(self, sequence: TokenizedSequence, times: Tensor, grid_dt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Scores (B, L, K, H) and values (B, L, K, H, D / H) of the tokens near each latent, and which exist (B, L, K)."""
         keys, values = self.key_value(sequence.tokens).unflatten(-1, (2, self.n_heads, -1)).unbind(2)
-        scores = (keys * self.query).sum(-1) * self.query.shape[1] ** -0.5
+        scores = self._affinity(keys)
         index, distance = (self._near if _is_regular(sequence) else self._near_events)(sequence, times, grid_dt)
         n_tokens = sequence.tokens.shape[1]
         flat = index.clamp(0, n_tokens - 1).flatten(1)
         there = sequence.mask.gather(1, flat).view_as(index) & (index >= 0) & (index < n_tokens)
         near_scores, near_values = (_gather(v, flat).unflatten(1, index.shape[1:]) for v in (scores, values))
-        return near_scores - F.softplus(self.decay) * distance[..., None], near_values, there
+        return near_scores - self._penalty(distance), near_values, there
+
+    def _affinity(self, keys: Tensor) -> Tensor:
+        """(B, T, H) how much each head wants each token, from keys (B, T, H, D / H)."""
+        return (keys * self.query).sum(-1) * self.query.shape[1] ** -0.5
+
+    def _penalty(self, distance: Tensor) -> Tensor:
+        """(..., K) -> (..., K, H), or what broadcasts to it."""
+        return F.softplus(self.decay) * distance[..., None]
 
     def _near(self, sequence: TokenizedSequence, times: Tensor, grid_dt: Tensor) -> tuple[Tensor, Tensor]:
         """Indices (B, L, K) of the tokens nearest each latent, which may lie outside, and their distances (K,) in tokens from its own.
@@ -79,6 +87,20 @@ class GridFusion(nn.Module):
         distance = ((found - times[..., None]).abs() / grid_dt[:, None, None]).where(inside & found.isfinite(), FAR)
         nearest = distance.topk(self.context, largest=False).indices
         return index.gather(2, nearest), distance.gather(2, nearest)
+
+
+class GridMean(GridFusion):
+    """The ablation of `GridFusion`: the plain mean of the tokens it would attend to, through the same linear layers."""
+
+    def __init__(self, d_model: int, n_heads: int, context: int, causal: bool) -> None:
+        super().__init__(d_model, n_heads, context, causal)
+        del self.query, self.decay  # what chooses among tokens
+
+    def _affinity(self, keys: Tensor) -> Tensor:
+        return torch.zeros_like(keys[..., 0])
+
+    def _penalty(self, distance: Tensor) -> Tensor:
+        return torch.zeros_like(distance[..., None])
 
 
 def _is_regular(sequence: TokenizedSequence) -> bool:

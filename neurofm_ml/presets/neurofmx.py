@@ -10,9 +10,9 @@ from neurofm_ml.presets.base import checked_size, fraction, positive
 class NeuroFMxConfig:
     """Shape of the multimodal model: widths, depths, and whether the backbone sees the future.
 
-    `context` tokens of each modality feed one latent; the "gru" backbone is the ablation and the
-    baseline of equal budget: one of its layers stands for two state-space blocks. `d_shared` is the
-    width of the space shared with behaviour and stimulus, `horizons_s` how many seconds forecasts reach.
+    `context` tokens of each modality feed one latent; "mean" fusion averages them, which is the ablation of the
+    Perceiver. The "gru" backbone is the ablation of the state-space blocks and the baseline of equal budget: one of its
+    layers stands for two blocks. `d_shared` is the width of the space shared with behaviour and stimulus, `horizons_s` how many seconds forecasts reach.
     """
 
     d_model: int = 64
@@ -27,6 +27,7 @@ class NeuroFMxConfig:
     bidirectional: bool = True
     prenorm: bool = False
     dropout: float = 0.5
+    fusion: Literal["attention", "mean"] = "attention"
     backbone: Literal["ssm", "gru"] = "ssm"
 
     def __post_init__(self) -> None:

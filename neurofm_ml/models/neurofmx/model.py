@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from neurofm_ml.data.batches import Vocabulary
 from neurofm_ml.models.neurofmx.heads import HEADS, ActivityHead, DomainHead, ForecastHead, Prediction, Projection
 from neurofm_ml.models.neurofmx.streaming import Stream
-from neurofm_ml.nn.perceiver import GridFusion
+from neurofm_ml.nn.perceiver import GridFusion, GridMean
 from neurofm_ml.nn.recurrent import GRUBlock
 from neurofm_ml.nn.ssm import SSMBlock
 from neurofm_ml.presets import NEURAL, NeuroFMxConfig
 from neurofm_ml.tokenizers import TOKENIZERS, Tokenizer
 from neurofm_ml.types import Batch, Latents, StreamBatch, TokenizedSequence
+
+FUSIONS = {"attention": GridFusion, "mean": GridMean}
 
 
 class NeuroFMx(nn.Module):
@@ -36,7 +38,7 @@ class NeuroFMx(nn.Module):
         self.modality = nn.ParameterDict({m: nn.Parameter(torch.zeros(d)) for m in known})
         self.session = nn.Embedding(len(vocabulary.sessions) + 1, d, padding_idx=0)
         nn.init.zeros_(self.session.weight)
-        self.fusion = GridFusion(d, cfg.n_heads, cfg.context, causal=not cfg.bidirectional)
+        self.fusion = FUSIONS[cfg.fusion](d, cfg.n_heads, cfg.context, causal=not cfg.bidirectional)
         self.backbone = nn.ModuleList(_blocks(cfg))
         self.norm = nn.LayerNorm(d) if cfg.prenorm else nn.Identity()
         self.behaviour = nn.ModuleDict({task: nn.Linear(d, k) for task, k in vocabulary.tasks.items()})

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from neurofm_ml.nn.perceiver import GridFusion
+from neurofm_ml.nn.perceiver import GridFusion, GridMean
 from neurofm_ml.types import TokenizedSequence
 
 
@@ -123,3 +123,15 @@ def test_events_that_follow_a_bin_are_not_read_by_the_causal_form():
     a, b = (fusion([s], times, dt)[0] for s in (before, after))
     assert torch.equal(a[:, :6], b[:, :6])
     assert not torch.allclose(a[:, 6:], b[:, 6:])
+
+
+def test_the_ablation_averages_what_attention_would_weigh() -> None:
+    """With nothing to prefer a token by, attention is the mean."""
+    torch.manual_seed(0)
+    mean, fusion = GridMean(8, 2, 3, causal=False), GridFusion(8, 2, 3, causal=False)
+    missing, unexpected = fusion.load_state_dict(mean.state_dict(), strict=False)
+    assert (missing, unexpected) == (["query", "decay"], [])
+    torch.nn.init.constant_(fusion.decay, -1e3)
+    times, dt = (torch.arange(12) + 0.5).expand(2, -1) * 0.5, torch.full((2,), 0.5)
+    for a, b in zip(mean([tokens(0.125, 48)], times, dt), fusion([tokens(0.125, 48)], times, dt), strict=True):
+        torch.testing.assert_close(a, b)
