@@ -14,6 +14,7 @@ from neurofm_ml.presets.adaptation import (
     distill,
     meta_train,
 )
+from neurofm_ml.presets.audit import AuditConfig
 from neurofm_ml.presets.augment import AugmentConfig
 from neurofm_ml.presets.base import NEURAL, READ, SIDE, SIZES, SPLITS, Resources, resources
 from neurofm_ml.presets.brain_jepa import BrainJEPAConfig, BrainJEPAPretrainConfig, brain_jepa, brain_jepa_pretrain
@@ -47,6 +48,7 @@ __all__ = [
     "SPLITS",
     "AdaptConfig",
     "AdaptLabelsConfig",
+    "AuditConfig",
     "AugmentConfig",
     "BaselinesConfig",
     "BrainJEPAConfig",

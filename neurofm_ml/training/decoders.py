@@ -3,7 +3,7 @@
 Shapes: T grid bins of a block, K target columns.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,10 +49,13 @@ class Block:
 
 def predict_block(model: NeuroFMx, problem: Problem, scaler: Scaler, split: str) -> dict[str, Block]:
     """Task -> predictions on a whole block."""
-    tasks = problem.task_names()
-    values, times = _stitched(
-        model, problem, scaler, split, lambda b, p: [*(b.targets[t] for t in tasks), *(p.behaviour[t] for t in tasks)]
-    )
+    tasks, batches = problem.task_names(), problem_batches(model, problem, scaler, split, batch_size=64, seed=0)
+
+    def answered(batch: Batch, said: Prediction) -> Tensor:
+        return torch.cat([*(batch.targets[t] for t in tasks), *(said.behaviour[t] for t in tasks)], -1)
+
+    model.eval()
+    values, times = stitched(((b, answered(b, model(b))) for b in batches.epoch()), grid_step(problem))
     columns = np.split(values, np.cumsum([model.vocabulary.tasks[t] for t in tasks * 2])[:-1], axis=1)
     truths, guesses = columns[: len(tasks)], columns[len(tasks) :]
     scales = [target_scale(problem, task, scaler) for task in problem.tasks]
@@ -64,27 +67,30 @@ def predict_block(model: NeuroFMx, problem: Problem, scaler: Scaler, split: str)
 
 def block_latents(model: NeuroFMx, problem: Problem, scaler: Scaler, split: str) -> Array:
     """Latents (T, D) of a whole block, for probes."""
-    return _stitched(model, problem, scaler, split, lambda b, p: [p.latents.values])[0]
+    batches = problem_batches(model.eval(), problem, scaler, split, batch_size=64, seed=0)
+    return stitched(((b, model.encode(b).values) for b in batches.epoch()), grid_step(problem))[0]
+
+
+def grid_step(problem: Problem) -> float:
+    """Seconds between the bins of a problem's grid."""
+    return 1 / load_card(problem.shards).grid_hz
 
 
 @torch.no_grad()
-def _stitched(
-    model: NeuroFMx, problem: Problem, scaler: Scaler, split: str, read: Callable[[Batch, Prediction], list[Tensor]]
-) -> tuple[Array, Array]:
-    """What `read` takes from each window, as (T, F) on the block's grid, and the times (T,) of its bins.
+def stitched(windows: Iterable[tuple[Batch, Tensor]], dt: float) -> tuple[Array, Array]:
+    """Values (B, L, F) of the bins of a block's windows, as (T, F) on the block's grid of `dt` seconds, and the times (T,) of
+    its bins.
 
     Overlapping windows are averaged, weighted towards their middles, where a bin has both past and future.
     """
-    model.eval()
     times, values, weights = [], [], []
-    for batch in problem_batches(model, problem, scaler, split, batch_size=64, seed=0).epoch():
+    for batch, read in windows:
         valid = batch.mask
         weight = torch.hann_window(valid.shape[1] + 2, periodic=False)[1:-1] + 0.05
         times.append((batch.starts[:, None] + batch.times)[valid].numpy())
-        values.append(torch.cat(read(batch, model(batch)), -1)[valid].double().numpy())
+        values.append(read[valid].double().numpy())
         weights.append(weight.expand(valid.shape)[valid].double().numpy())
     time, value, share = np.concatenate(times), np.concatenate(values), np.concatenate(weights)
-    dt = 1 / load_card(problem.shards).grid_hz
     place = np.round((time - time.min()) / dt).astype(int)
     n = int(place.max()) + 1
     total, weight_sum = np.zeros((n, value.shape[1])), np.zeros(n)

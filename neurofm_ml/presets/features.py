@@ -1,0 +1,15 @@
+"""Configs of what is read from frozen models: features, their representation, and the planted benchmark."""
+
+from neurofm_ml.config import config
+from neurofm_ml.presets.base import positive
+
+
+@config
+class FeaturesConfig:
+    """Features of a frozen model: of which datasets (default: all that are here and that it can read), and how many windows at once."""
+
+    datasets: tuple[str, ...] | None = None
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        positive(self, "batch_size")
