@@ -132,6 +132,6 @@ def test_the_ablation_averages_what_attention_would_weigh() -> None:
     missing, unexpected = fusion.load_state_dict(mean.state_dict(), strict=False)
     assert (missing, unexpected) == (["query", "decay"], [])
     torch.nn.init.constant_(fusion.decay, -1e3)
-    times, dt = (torch.arange(12) + 0.5).expand(2, -1) * 0.5, torch.full((2,), 0.5)
-    for a, b in zip(mean([tokens(0.125, 48)], times, dt), fusion([tokens(0.125, 48)], times, dt), strict=True):
+    times, dt, sequences = (torch.arange(12) + 0.5).expand(2, -1) * 0.5, torch.full((2,), 0.5), [tokens(0.125, 48)]
+    for a, b in zip(mean(sequences, times, dt), fusion(sequences, times, dt), strict=True):
         torch.testing.assert_close(a, b)
