@@ -14,8 +14,10 @@ import numpy as np
 import pandas as pd
 
 from neurofm_ml import metrics
+from neurofm_ml.data.preprocess.base import ELECTRIC
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.windows import load_block, read_channels
+from neurofm_ml.evaluation.bands import band_amplitudes
 from neurofm_ml.evaluation.controls import rolled
 from neurofm_ml.knowledge.cards import TaskSpec
 from neurofm_ml.presets import SPLITS
@@ -75,21 +77,27 @@ class Case:
         blocks = {split: load_block(self.shards, self.recording, split) for split in SPLITS}
         inputs = {split: [_signal(block, name) for name in self.task.inputs] for split, block in blocks.items()}
         targets = {split: _signal(block, self.task.target) for split, block in blocks.items()}
-        self._require_grid(inputs["train"], targets["train"])
-        counts = np.concatenate([np.full(len(s.ch_names), s.modality == "spikes") for s in inputs["train"]])
-        x = {split: np.concatenate([s.values for s in signals], axis=1, dtype=np.float64) for split, signals in inputs.items()}
+        parts = {
+            split: [self._on_grid(n, s, targets[split]) for n, s in zip(self.task.inputs, signals, strict=True)]
+            for split, signals in inputs.items()
+        }
+        counts = np.concatenate([np.full(x.shape[1], s.modality == "spikes") for x, s in zip(parts["train"], inputs["train"], strict=True)])
+        x = {split: np.concatenate(columns, axis=1, dtype=np.float64) for split, columns in parts.items()}
         y = {split: np.asarray(_columns(target, self.task), np.float64) for split, target in targets.items()}
         self._require_variance(y)
         times = {split: target.times + 0.5 / target.sfreq for split, target in targets.items()}
         return DecodingData(_scaled(x, counts), y, times, counts)
 
-    def _require_grid(self, inputs: Sequence[Signal], target: Signal) -> None:
-        for name, signal in zip(self.task.inputs, inputs, strict=True):
-            if not np.isclose(signal.sfreq, target.sfreq) or len(signal.values) != len(target.values):
-                raise ValueError(
-                    f"task {self.task.name!r} of {self.dataset}: input {name!r} has {signal.sfreq:g} Hz and {self.task.target!r} "
-                    f"{target.sfreq:g} Hz; the baselines need both on the grid: set grid_hz of the card to the input's rate."
-                )
+    def _on_grid(self, name: str, signal: Signal, target: Signal) -> Array:
+        """(T, N) an input in the bins of the target; of potentials that were sampled faster, their amplitude in bands."""
+        if np.isclose(signal.sfreq, target.sfreq) and len(signal.values) == len(target.values):
+            return np.asarray(signal.values)
+        if signal.modality in ELECTRIC and len(amplitudes := band_amplitudes(signal, target.sfreq)) == len(target.values):
+            return amplitudes
+        raise ValueError(
+            f"task {self.task.name!r} of {self.dataset}: input {name!r} has {signal.sfreq:g} Hz and {self.task.target!r} {target.sfreq:g} Hz; "
+            "the baselines need both on the grid, or potentials of a whole number of samples a bin: set grid_hz of the card accordingly."
+        )
 
     def _require_variance(self, y: Blocks) -> None:
         for split, values in y.items():
@@ -109,7 +117,7 @@ def find_cases(shards: Path, scaler: Sequence[Path]) -> list[Case]:
     cases = []
     for (recording, session), rows in table.groupby(["recording", "session"]):
         if set(SPLITS) <= set(rows["split"]):
-            for task in card.series_tasks:
+            for task in card.series_tasks_of(str(recording)):
                 modality = "+".join(dict.fromkeys(channels[str(session)][name]["modality"] for name in task.inputs))
                 cases.append(Case(shards, tuple(scaler), card.name, str(recording), card.species, modality, task))
     return cases

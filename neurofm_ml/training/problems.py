@@ -52,10 +52,9 @@ def find_problems(shards: Path) -> Iterator[Problem]:
     table = pd.read_parquet(shards / "windows.parquet", columns=["recording", "session", "split"])
     for (recording, session), rows in table.groupby(["recording", "session"]):
         if set(SPLITS) <= set(rows["split"]):
-            for inputs in dict.fromkeys(task.inputs for task in card.series_tasks):
-                yield Problem(
-                    shards, card.name, str(recording), str(session), inputs, tuple(t for t in card.series_tasks if t.inputs == inputs)
-                )
+            tasks = card.series_tasks_of(str(recording))
+            for inputs in dict.fromkeys(task.inputs for task in tasks):
+                yield Problem(shards, card.name, str(recording), str(session), inputs, tuple(t for t in tasks if t.inputs == inputs))
 
 
 def provenance(shards: Sequence[Path]) -> dict[str, str]:

@@ -128,9 +128,9 @@ def test_cases_are_read_from_shards(shards: Path) -> None:
 
 def test_an_input_off_the_grid_is_refused(shards: Path) -> None:
     case = find_cases(shards, [])[0]
-    eeg = dataclasses.replace(case, task=dataclasses.replace(case.task, inputs=("eeg",)))
-    with pytest.raises(ValueError, match="'eeg' has 128 Hz and 'behaviour' 8 Hz"):
-        eeg.data  # noqa: B018
+    fmri = dataclasses.replace(case, task=dataclasses.replace(case.task, inputs=("fmri",)))
+    with pytest.raises(ValueError, match="'fmri' has 1 Hz and 'behaviour' 8 Hz"):
+        fmri.data  # noqa: B018
 
 
 def test_a_target_that_stands_still_is_refused(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,3 +210,9 @@ def test_fill_names_what_a_recording_lacks() -> None:
     assert fill("{id}_{day}_{subject}", spec) == "a_3_a"
     with pytest.raises(ValueError, match=r"names \{night\}, which recording 'a' does not have; it has subject, day, id"):
         fill("{night}", spec)
+
+
+def test_a_task_is_of_the_recordings_that_have_its_signals() -> None:
+    card = datasets()["mouse_hd_peyrache"]
+    assert [task.name for task in card.series_tasks_of("run")] == ["head_direction"]
+    assert card.series_tasks_of("sws") == ()
