@@ -5,8 +5,8 @@ from typing import Literal
 from neurofm_ml.config import config
 from neurofm_ml.presets.base import positive
 
-AXES = ("session", "subject", "species", "task", "dataset", "modality")
 Axis = Literal["session", "subject", "species", "task", "dataset", "modality"]
+AXES: tuple[Axis, ...] = ("session", "subject", "species", "task", "dataset", "modality")
 
 
 @config

@@ -1,0 +1,52 @@
+"""Heat maps of transfer: a panel per matrix, coloured by the distance from chance, so that what misleads is seen as such."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+#: Scores further than this from chance have the strongest colour; the numbers in the cells are not cut.
+REACH = 0.5
+#: Matrices with more places have no numbers in their cells.
+MOST_WRITTEN = 14
+PER_ROW = 3
+#: A q at or below this is a finding.
+LEVEL = 0.05
+
+
+def draw_matrices(table: pd.DataFrame, path: Path) -> None:
+    """PNG of every matrix of a transfer table: rows are sources, columns targets; a star marks q <= .05."""
+    from matplotlib.figure import Figure
+
+    panels = list(table.assign(matrix=_matrix(table)).groupby(["axis", "matrix"], sort=False))
+    n_rows = math.ceil(len(panels) / PER_ROW)
+    figure = Figure(figsize=(5.2 * min(len(panels), PER_ROW), 4.6 * n_rows), layout="constrained")
+    axes = figure.subplots(n_rows, min(len(panels), PER_ROW), squeeze=False).ravel()
+    for one, ((axis, name), cells) in zip(axes, panels, strict=False):
+        image = _draw(one, cells, f"{axis}: {name} ({cells.metric.iloc[0]})")
+    for one in axes[len(panels) :]:
+        one.axis("off")
+    figure.colorbar(image, ax=list(axes), label="score less chance", shrink=0.6)
+    figure.savefig(path, dpi=110)
+
+
+def _matrix(table: pd.DataFrame) -> pd.Series:
+    """What a matrix is of: a task; on the axis of tasks, a dataset."""
+    return table.task.where(table.axis != "task", table.target.str.split("/").str[0])
+
+
+def _draw(axes: Any, cells: pd.DataFrame, title: str) -> Any:
+    above = cells.assign(above=cells.value - cells.chance).pivot(index="source", columns="target", values="above")
+    image = axes.imshow(np.clip(above, -REACH, REACH), cmap="RdBu_r", vmin=-REACH, vmax=REACH)
+    names = [name.split("/", 1)[-1] for name in above.columns]
+    axes.set(title=title, xlabel="scored on", ylabel="fitted on")
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=7)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    if len(names) <= MOST_WRITTEN:
+        stars = cells.pivot(index="source", columns="target", values="q") <= LEVEL
+        written = cells.pivot(index="source", columns="target", values="value").map("{:.2f}".format) + stars.replace({True: "*", False: ""})
+        for (row, column), text in np.ndenumerate(written.to_numpy()):
+            axes.text(column, row, text, ha="center", va="center", fontsize=7)
+    return image
