@@ -41,7 +41,7 @@ def score_predictions(
     """Rows of the scores table, one per prediction; `cases` say what species and modality each task has."""
     about = {case.key: case for case in cases}
     constant = {"run": run, "fingerprint": fingerprint, "size": size}
-    return _frame([{**constant, **_row(p, about[p.case], n_boot)} for p in predictions], SCORE_COLUMNS)
+    return frame([{**constant, **_row(p, about[p.case], n_boot)} for p in predictions], SCORE_COLUMNS)
 
 
 def _row(prediction: Prediction, case: Case, n_boot: int) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def compare(predictions: Sequence[Prediction], n_boot: int = 1000) -> pd.DataFra
         if p.family == BASELINE and (value := p.score.sign * p.value) > best.get(p.case, (-math.inf,))[0]:
             best[p.case] = value, p
     rows = [_comparison(p, _best_of(best, p), n_boot) for p in predictions if p.family != BASELINE]
-    return _frame(rows, COMPARISON_COLUMNS)
+    return frame(rows, COMPARISON_COLUMNS)
 
 
 def _best_of(best: dict[tuple[str, str, str], tuple[float, Prediction]], ours: Prediction) -> Prediction:
@@ -166,7 +166,7 @@ _KINDS = {int: "iu", float: "fiu"}
 _DTYPES = {str: "str", int: "int64", float: "float64"}
 
 
-def _frame(rows: list[dict[str, Any]], columns: Mapping[str, type]) -> pd.DataFrame:
+def frame(rows: list[dict[str, Any]], columns: Mapping[str, type]) -> pd.DataFrame:
     """Rows as a table of exactly `columns`, also when there are none."""
     if rows:
         return _typed(pd.DataFrame(rows), columns)
