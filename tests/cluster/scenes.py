@@ -3,6 +3,7 @@
 ``python -m cluster.scenes`` is an orchestrator of its own that materialises the asset, to be killed.
 """
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import dagster as dg
 
@@ -22,7 +24,7 @@ from cluster.objects import Object
 from neurofm_assets.checks import specs_for
 from neurofm_assets.compute import Compute, Kubernetes, Site
 from neurofm_assets.store import Store
-from neurofm_ml.jobs import JobResult, current, load_result
+from neurofm_ml.jobs import JOBS, JobResult, current, load_result
 from neurofm_ml.presets import IngestConfig, Resources
 
 TESTS = Path(__file__).parents[1]
@@ -53,14 +55,16 @@ def compute(home: Path, site: Mapping[str, Any], **settings: Any) -> Kubernetes:
 
 
 def make(launcher: Kubernetes, home: Path, instance: dg.DagsterInstance, **asked: Any) -> dg.ExecuteInProcessResult:
-    """Materialise the asset, in a Dagster run of its own."""
-    return dg.materialize(
-        [counted],
-        partition_key="twelve",
-        resources={"compute": launcher, "store": Store(home=str(home))},
-        run_config={"ops": {"counted": {"config": asked}}},
-        instance=instance,
-    )
+    """Materialise the asset, in a Dagster run of its own. The light job is one that all processes of a gang work on."""
+    light = dataclasses.replace(JOBS["ingest"], shared=lambda cfg: True)
+    with mock.patch.dict(JOBS._members, ingest=light):
+        return dg.materialize(
+            [counted],
+            partition_key="twelve",
+            resources={"compute": launcher, "store": Store(home=str(home))},
+            run_config={"ops": {"counted": {"config": asked}}},
+            instance=instance,
+        )
 
 
 @dataclass
