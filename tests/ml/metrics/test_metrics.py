@@ -1,4 +1,4 @@
-"""Every metric against scikit-learn, scipy or its closed form."""
+"""Scores of numbers, classes, orders and counts against scikit-learn, scipy or their closed form."""
 
 import numpy as np
 import pytest
@@ -32,17 +32,33 @@ def test_masked_bins_do_not_count(rng: np.random.Generator) -> None:
 
 def test_classification_scores_agree_with_references(rng: np.random.Generator) -> None:
     y, p = rng.integers(0, 4, (2, 300))
+    p[:150] = y[:150]
+    p[p == 1] = 7  # a class that is never true
     assert metrics.accuracy(y, p) == reference.accuracy_score(y, p)
-    assert metrics.balanced_accuracy(y, p) == pytest.approx(reference.balanced_accuracy_score(y, p), rel=1e-12)
+    with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
+        assert metrics.balanced_accuracy(y, p) == pytest.approx(reference.balanced_accuracy_score(y, p), rel=1e-12)
+    assert metrics.macro_f1(y, p) == pytest.approx(reference.f1_score(y, p, average="macro"), rel=1e-12)
+    assert metrics.kappa(y, p) == pytest.approx(reference.cohen_kappa_score(y, p), rel=1e-12)
 
 
 @pytest.mark.parametrize("n_levels", [2, 5, 10_000])
-def test_auroc_agrees_with_references_whatever_the_ties(rng: np.random.Generator, n_levels: int) -> None:
+def test_areas_agree_with_references_whatever_the_ties(rng: np.random.Generator, n_levels: int) -> None:
     y = rng.random(300) < 0.2
     score = rng.integers(0, n_levels, 300) + y * n_levels / 8
     pairs = score[y][:, None] - score[~y][None]
     assert metrics.auroc(y, score) == pytest.approx(reference.roc_auc_score(y, score), rel=1e-12)
     assert metrics.auroc(y, score) == pytest.approx(np.mean((pairs > 0) + 0.5 * (pairs == 0)), rel=1e-12)
+    assert metrics.auprc(y, score) == pytest.approx(reference.average_precision_score(y, score), rel=1e-12)
+
+
+def test_areas_of_several_classes_are_means_of_one_against_the_rest(rng: np.random.Generator) -> None:
+    y, score = rng.integers(0, 4, 200), rng.dirichlet(np.ones(4), 200)
+    score[np.arange(200), y] += 0.2
+    score /= score.sum(1, keepdims=True)
+    assert metrics.auroc(y, score) == pytest.approx(reference.roc_auc_score(y, score, multi_class="ovr"), rel=1e-12)
+    assert metrics.auprc(y, score) == pytest.approx(reference.average_precision_score(y, score), rel=1e-12)
+    two = np.stack([1 - score[:, 0], score[:, 0]], 1)
+    assert metrics.auroc(y == 0, two) == metrics.auroc(y == 0, score[:, 0])
 
 
 def test_bits_per_spike_agrees_with_scipy_and_its_closed_form(rng: np.random.Generator) -> None:
@@ -69,6 +85,8 @@ LINE = np.arange(4.0)
         (lambda: metrics.r2(np.ones((4, 1)), LINE[:, None]), "constant in column 0"),
         (lambda: metrics.pearson(LINE, np.ones(4)), "column 0 is constant"),
         (lambda: metrics.auroc(np.ones(4), LINE), "4 positives and 0 negatives"),
+        (lambda: metrics.auprc(np.zeros(4), LINE), "0 positives and 4 negatives"),
+        (lambda: metrics.kappa(np.ones(4), np.ones(4)), "kappa is not defined"),
         (lambda: metrics.bits_per_spike(LINE, -LINE), "cannot be negative"),
     ],
 )
