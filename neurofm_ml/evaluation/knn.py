@@ -56,17 +56,22 @@ class KNNFit:
 def fit_knn(data: DecodingData) -> KNNFit:
     """Training bins as neighbours; view and k are those with the best mean R2 on the validation block."""
     known = data.known["train"]
-    y = data.y["train"][known]
-    ks = [k for k in NEIGHBOURS if k <= len(y)]
     best: tuple[float, KNNFit] | None = None
     for view in (View(*choice) for choice in product(WIDTHS, _roots(data), (False, True))):
         seen = view.of(data.x["train"], data.counts)[known]
-        found = y[neighbours(seen, view.of(data.x["validation"], data.counts), ks[-1])]
-        score, k = max((data.r2("validation", found[:, :k].mean(1)), k) for k in ks)
+        score, k = best_k(data, seen, view.of(data.x["validation"], data.counts))
         if best is None or score > best[0]:
-            best = score, KNNFit(view, k, data.counts, seen, y)
+            best = score, KNNFit(view, k, data.counts, seen, data.y["train"][known])
     assert best is not None
     return best[1]
+
+
+def best_k(data: DecodingData, seen: Array, query: Array) -> tuple[float, int]:
+    """The best mean R2 on the validation block and its k, from where its bins (T, N) and the known training bins lie."""
+    y = data.y["train"][data.known["train"]]
+    ks = [k for k in NEIGHBOURS if k <= len(y)]
+    found = y[neighbours(seen, query, ks[-1])]
+    return max((data.r2("validation", found[:, :k].mean(1)), k) for k in ks)
 
 
 def _roots(data: DecodingData) -> tuple[bool, ...]:

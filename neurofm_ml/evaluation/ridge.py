@@ -5,9 +5,9 @@ smaller of the two Gram matrices (features or bins) is taken. Shapes: T bins, N 
 features = N * (2 lag + 1), K target columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -18,6 +18,15 @@ from neurofm_ml.types import Array
 LAGS = (0, 1, 2, 4, 8, 16)
 #: Penalties that are tried, per training bin and unit of mean feature variance.
 ALPHAS = tuple(10.0 ** np.arange(-4, 3.1, 0.5))
+
+
+class Fit(Protocol):
+    """What a closed-form method returns: it predicts (T, K) from the (T, N) it was fitted on."""
+
+    @property
+    def parameters(self) -> int: ...
+
+    def predict(self, x: Array) -> Array: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,16 +54,21 @@ def lagged(x: Array, lag: int) -> Array:
     return np.concatenate([padded[i : i + len(x)] for i in range(2 * lag + 1)], axis=1)
 
 
-def fit_ridge(data: DecodingData, features: Blocks, lags: Sequence[int] = LAGS) -> RidgeFit:
-    """Fitted on the training block; lag and penalty are those with the best mean R2 on the validation block."""
+#: (split, prediction (T, K)) -> how good it is; the mean R2 where none is given.
+ScoreOf = Callable[[str, Array], float]
+
+
+def fit_ridge(data: DecodingData, features: Blocks, lags: Sequence[int] = LAGS, score_of: ScoreOf | None = None) -> RidgeFit:
+    """Fitted on the training block; lag and penalty are those with the best score on the validation block."""
     from threadpoolctl import threadpool_limits
 
+    score_of = score_of or data.r2
     best: tuple[float, RidgeFit] | None = None
     # Eigenvectors of matrices this small come several times sooner from one thread than from many on a busy machine.
     with threadpool_limits(1):
         for lag in lags:
             path = _path(features["train"], data.y["train"], data.known["train"], lag)
-            score, alpha = max((data.r2("validation", guess), a) for a, guess in path.predictions(features["validation"]))
+            score, alpha = max((score_of("validation", guess), a) for a, guess in path.predictions(features["validation"]))
             if best is None or score > best[0]:
                 best = score, path.fit(alpha)
     assert best is not None

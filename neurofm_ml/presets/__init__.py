@@ -24,9 +24,9 @@ from neurofm_ml.presets.curriculum import SamplingConfig, StageConfig, curriculu
 from neurofm_ml.presets.data import FociConfig, IngestConfig, QualityConfig, ScalerConfig, ShardsConfig, TableConfig
 from neurofm_ml.presets.eegnet import EEGNetConfig, EEGNetPretrainConfig, eegnet, eegnet_pretrain
 from neurofm_ml.presets.embedding import EmbeddingConfig
-from neurofm_ml.presets.evaluation import BaselinesConfig, ScoreConfig
+from neurofm_ml.presets.evaluation import BaselinesConfig, RatesConfig, ScoreConfig
 from neurofm_ml.presets.families import RECIPES, Recipe
-from neurofm_ml.presets.features import FeaturesConfig
+from neurofm_ml.presets.features import FeaturesConfig, ProbeConfig
 from neurofm_ml.presets.labels import AdaptLabelsConfig, adapt_labels
 from neurofm_ml.presets.loop import DeepSpeedConfig, FsdpConfig, TrainConfig
 from neurofm_ml.presets.meg_transformer import MEGTransformerConfig, MEGTransformerPretrainConfig, meg_transformer, meg_transformer_pretrain
@@ -76,7 +76,9 @@ __all__ = [
     "NeuroFMxConfig",
     "OnnxConfig",
     "PretrainConfig",
+    "ProbeConfig",
     "QualityConfig",
+    "RatesConfig",
     "Recipe",
     "Resources",
     "SamplingConfig",
