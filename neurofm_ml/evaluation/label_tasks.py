@@ -156,11 +156,8 @@ class LabelCase:
 def find_label_cases(shards: Path, scaler: Sequence[Path]) -> list[LabelCase]:
     """Every label task of a shards artifact; those that a split cannot be scored on are left out, and the log says so."""
     source = LabelSource(shards)
-    card = source.card
-    cases = []
-    for task in card.label_tasks:
-        modality = "+".join(dict.fromkeys(card.signals[name].modality for name in task.inputs))
-        cases.append(LabelCase(card.name, card.species, modality, task, (source,), tuple(scaler)))
+    card, tasks = source.card, source.card.label_tasks
+    cases = [LabelCase(card.name, card.species, card.modality_of(task), task, (source,), tuple(scaler)) for task in tasks]
     return [case for case in cases if can_be_scored(case)]
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from neurofm_ml import metrics
 from neurofm_ml.data.preprocess.base import ELECTRIC
 from neurofm_ml.data.recordings import load_card
-from neurofm_ml.data.windows import load_block, read_channels
+from neurofm_ml.data.windows import load_block
 from neurofm_ml.evaluation.bands import band_amplitudes
 from neurofm_ml.evaluation.controls import rolled
 from neurofm_ml.knowledge.cards import TaskSpec
@@ -112,15 +112,27 @@ class Case:
 def find_cases(shards: Path, scaler: Sequence[Path]) -> list[Case]:
     """Every series task of every recording of a shards artifact that has all three blocks; none where recordings are split whole."""
     card = load_card(shards)
-    channels = read_channels(shards)
-    table = pd.read_parquet(shards / "windows.parquet", columns=["recording", "session", "split"])
-    cases = []
-    for (recording, session), rows in table.groupby(["recording", "session"]):
-        if set(SPLITS) <= set(rows["split"]):
-            for task in card.series_tasks_of(str(recording)):
-                modality = "+".join(dict.fromkeys(channels[str(session)][name]["modality"] for name in task.inputs))
-                cases.append(Case(shards, tuple(scaler), card.name, str(recording), card.species, modality, task))
-    return cases
+    return [
+        Case(shards, tuple(scaler), card.name, recording, card.species, card.modality_of(task), task)
+        for recording in _whole_recordings(shards)
+        for task in card.series_tasks_of(recording)
+    ]
+
+
+def find_encoding_cases(shards: Path, scaler: Sequence[Path]) -> list[Case]:
+    """The same of the tasks that tell activity from a stimulus or behaviour; their modality is that of the activity."""
+    card = load_card(shards)
+    return [
+        Case(shards, tuple(scaler), card.name, recording, card.species, card.modality_of(task), task)
+        for recording in _whole_recordings(shards)
+        for task in card.encoding_tasks
+    ]
+
+
+def _whole_recordings(shards: Path) -> list[str]:
+    """Recordings that have all three blocks."""
+    table = pd.read_parquet(shards / "windows.parquet", columns=["recording", "split"])
+    return [str(recording) for recording, rows in table.groupby("recording") if set(SPLITS) <= set(rows["split"])]
 
 
 def _signal(block: Recording, name: str) -> Signal:

@@ -330,6 +330,11 @@ class DatasetCard:
         """Tasks that give each window a label."""
         return tuple(task for task in self.tasks if task.is_label)
 
+    def modality_of(self, task: TaskSpec) -> str:
+        """The modalities of the activity that a task reads, or tells; joined by a plus."""
+        names = (task.target,) if task.category == "encoding" else task.inputs
+        return "+".join(dict.fromkeys(self.signals[name].modality for name in names))
+
     @property
     def measured(self) -> dict[str, SignalSpec]:
         """The signals that files hold: all but those that a step of preprocessing makes (its parameter `into`)."""
