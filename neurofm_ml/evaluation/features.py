@@ -8,6 +8,7 @@ data, whatever is asked of it later. Of each dataset:
     <dataset>/pooled.npy                            (n windows, N, D) float32: mean over the latents of a window
     <dataset>/bins/<recording>/<inputs>/<split>.npy (T, N, D) float32 on the grid of `Case.data`, from the inputs of series tasks
     <dataset>/layers.json, card.json                names of the layers, "tokens" first and "latents" last; the dataset's card
+    about.json                                      family of the model
 
 Shapes: n windows, T bins of a block, N layers, D width.
 """
@@ -35,7 +36,7 @@ from neurofm_ml.data.loader import Loader
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler, load_scaler
 from neurofm_ml.data.shards import Index, read_index
-from neurofm_ml.data.windows import read_channels
+from neurofm_ml.data.windows import read_channels, read_windows
 from neurofm_ml.evaluation.hidden import LAST, Hidden, hidden_states, layer_names
 from neurofm_ml.files import write_json
 from neurofm_ml.knowledge.cards import DatasetCard
@@ -43,7 +44,7 @@ from neurofm_ml.presets import SPLITS, FeaturesConfig
 from neurofm_ml.training.decoders import grid_step, stitched
 from neurofm_ml.training.label_decoders import modalities_of
 from neurofm_ml.training.problems import Problem, find_problems
-from neurofm_ml.training.saved import load_model
+from neurofm_ml.training.saved import described, load_model
 from neurofm_ml.types import Array, Batch, Check, Report
 
 COLUMNS = ("key", "row", "dataset", "recording", "subject", "session", "family_id", "site", "species", "split", "start", "end")
@@ -68,6 +69,10 @@ class Features:
     @cached_property
     def card(self) -> DatasetCard:
         return load_card(self.folder)
+
+    @cached_property
+    def family(self) -> str:
+        return str(json.loads((self.folder.parent / "about.json").read_text())["family"])
 
     def pooled(self, layer: str = LAST) -> Array:
         """(n, D) of one layer, in the order of `windows`."""
@@ -112,6 +117,7 @@ def extract(cfg: FeaturesConfig, pretrained: Path, shards: Sequence[Path], scale
     here = {load_card(path).name: path for path in shards}
     wanted = {name: here[name] for name in cfg.datasets or here if name in here}
     left_out = {name: "not here" for name in cfg.datasets or () if name not in here}
+    write_json(out / "about.json", {"family": described(model)["family"]})
     device = "cuda" if torch.cuda.is_available() else "cpu"
     start = time.perf_counter()
     for name, path in tqdm(wanted.items(), desc="features", unit="dataset", disable=None):
@@ -121,7 +127,9 @@ def extract(cfg: FeaturesConfig, pretrained: Path, shards: Sequence[Path], scale
         elif not (out / name / "layers.json").exists():
             source.write(out / name)
             save_work(out)
-    return _report(load_features(out), left_out, time.perf_counter() - start, out)
+    found = load_features(out)
+    unread = sum(len(read_windows(wanted[name])) - len(features.windows) for name, features in found.items() if name in wanted)
+    return _report(found, left_out, {"windows_left_out": unread, "seconds": round(time.perf_counter() - start, 3)}, out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,7 +245,7 @@ def _numbers(labels: Tensor) -> Array:
 
 
 # ---------------------------------------------------------------- report
-def _report(found: Mapping[str, Features], left_out: Mapping[str, str], seconds: float, out: Path) -> Report:
+def _report(found: Mapping[str, Features], left_out: Mapping[str, str], more: Mapping[str, float], out: Path) -> Report:
     if not found:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
         raise ValueError(f"the model can read none of the datasets ({reasons}); choose others, or a model that was trained on them.")
@@ -247,7 +255,7 @@ def _report(found: Mapping[str, Features], left_out: Mapping[str, str], seconds:
         "windows": sum(len(features.windows) for features in found.values()),
         "layers": max(len(features.layers) for features in found.values()),
         "megabytes": round(sum(path.stat().st_size for path in out.rglob("*.npy")) / 1e6, 3),
-        "seconds": round(seconds, 3),
+        **more,
         "left_out": "; ".join(f"{name}: {why}" for name, why in sorted(left_out.items())),
     }
     note = ", ".join(broken)

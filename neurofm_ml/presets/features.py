@@ -13,3 +13,10 @@ class FeaturesConfig:
 
     def __post_init__(self) -> None:
         positive(self, "batch_size")
+
+
+@config
+class ProbeConfig:
+    """Linear probes of every layer on every task; the seed is that of the shuffled controls."""
+
+    seed: int = 0
