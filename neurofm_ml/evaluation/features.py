@@ -223,10 +223,13 @@ class Source:
     def _write_bins(self, problem: Problem, inputs: Sequence[str], folder: Path) -> None:
         folder.mkdir(parents=True)
         for split in SPLITS:
-            windows = self._read(inputs, split, {"recording": [problem.recording]})
-            flat, _ = stitched(((batch, hidden.on_grid(batch).flatten(2)) for batch, hidden in windows), grid_step(problem))
-            width = self.model.cfg.d_model
-            np.save(folder / f"{split}.npy", flat.reshape(len(flat), -1, width).astype(np.float32), allow_pickle=False)
+            np.save(folder / f"{split}.npy", self.bins(problem, inputs, split), allow_pickle=False)
+
+    def bins(self, problem: Problem, inputs: Sequence[str], split: str) -> Array:
+        """(T, N, D) float32 over a block of a recording, on its grid, read from `inputs` alone."""
+        windows = self._read(inputs, split, {"recording": [problem.recording]})
+        flat, _ = stitched(((batch, hidden.on_grid(batch).flatten(2)) for batch, hidden in windows), grid_step(problem))
+        return flat.reshape(len(flat), -1, self.model.cfg.d_model).astype(np.float32)
 
     def _read(self, signals: Sequence[str], split: str, where: Mapping[str, Any]) -> Iterator[tuple[Batch, Hidden]]:
         """Batches of a split and what the layers make of them, in memory."""
