@@ -110,7 +110,7 @@ def repeats(sketches: list[Sketch]) -> list[Repeat]:
     found: dict[tuple[str, str], Repeat] = {}
     for _, group in groupby(sorted(sketches, key=lambda s: s.signal), key=lambda s: s.signal):
         alike = list(group)
-        for repeat in (*_stretches(alike), *_copies(alike), *_persons(alike)):
+        for repeat in (*_stretches(alike), *_copies(alike), *persons(alike)):
             found.setdefault((repeat.a, repeat.b), repeat)
     return list(found.values())
 
@@ -260,7 +260,7 @@ def _connectome(values: Array) -> Array:
     return np.arctanh(np.clip((standard.T @ standard)[upper] / len(values), -0.999, 0.999)).astype(np.float32)
 
 
-def _persons(sketches: list[Sketch]) -> Iterator[Repeat]:
+def persons(sketches: list[Sketch]) -> Iterator[Repeat]:
     """Pairs of subjects whose scans resemble each other more than either resembles anyone else, by MARGIN."""
     for _, group in groupby(sorted(sketches, key=lambda s: s.n_chans), key=lambda s: s.n_chans):
         scans = [s for s in group if s.connectome is not None]

@@ -69,7 +69,7 @@ def fit(cfg: ScalerConfig, shards: list[Path], out: Path) -> Report:
     rows: list[dict[str, Any]] = []
     for artifact in shards:
         dataset, channels = load_card(artifact).name, read_channels(artifact)
-        for (session, signal), moments in _moments(artifact, channels, cfg.modality).items():
+        for (session, signal), moments in training_moments(artifact, channels, cfg.modality).items():
             names = channels[session][signal]["ch_names"]
             rows += [{"dataset": dataset, "session": session, "signal": signal, **row} for row in moments.rows(names)]
     if not rows:
@@ -93,7 +93,7 @@ def _report(table: pd.DataFrame) -> Report:
     return Report(metrics, (Check("scaler_is_finite", not bad, numbers={"not_finite": bad}, threshold="0"),), {"scaler": "scaler.parquet"})
 
 
-def _moments(artifact: Path, channels: Mapping[str, Any], modality: str) -> "dict[tuple[str, str], Moments]":
+def training_moments(artifact: Path, channels: Mapping[str, Any], modality: str) -> "dict[tuple[str, str], Moments]":
     """(session, signal) -> moments over the training windows of one artifact."""
     wanted = {name for signals in channels.values() for name, about in signals.items() if about["modality"] == modality}
     found: dict[tuple[str, str], Moments] = {}
