@@ -1,6 +1,6 @@
 """Label tasks as arrays: which windows have a label, what they hold, what they are called, and which belong together.
 
-A case is one label task of one dataset, or of several that share it (`pool`). Its windows keep the splits of their shards.
+A case is one label task of one dataset, or of several that share it (`pools`). Its windows keep the splits of their shards.
 
 Shapes: n windows with a known label, T times of a window, C channels, K classes (1 for a number).
 """
@@ -19,6 +19,7 @@ import pandas as pd
 from neurofm_ml.data.predictions import Prediction
 from neurofm_ml.evaluation.label_windows import LabelSource
 from neurofm_ml.knowledge.cards import TaskSpec
+from neurofm_ml.knowledge.pools import POOLS
 from neurofm_ml.metrics import SCORES
 from neurofm_ml.presets import SPLITS
 from neurofm_ml.types import Array, Signal
@@ -156,8 +157,7 @@ class LabelCase:
 def find_label_cases(shards: Path, scaler: Sequence[Path]) -> list[LabelCase]:
     """Every label task of a shards artifact; those that a split cannot be scored on are left out, and the log says so."""
     source = LabelSource(shards)
-    card, tasks = source.card, source.card.label_tasks
-    cases = [LabelCase(card.name, card.species, card.modality_of(task), task, (source,), tuple(scaler)) for task in tasks]
+    cases = [pool(source.card.name, [source], task, scaler) for task in source.card.label_tasks]
     return [case for case in cases if can_be_scored(case)]
 
 
@@ -169,13 +169,18 @@ def can_be_scored(case: LabelCase) -> bool:
     return not lacking
 
 
-def pool(name: str, cases: Sequence[LabelCase], task: TaskSpec | None = None) -> LabelCase:
-    """Cases of one task as one case called `name`; `task` is another that their windows answer together, such as the site."""
-    first = cases[0]
-    if differing := [case.dataset for case in cases if (case.task.target, case.task.classes) != (first.task.target, first.task.classes)]:
-        raise ValueError(f"task {first.task.name!r} of {first.dataset} is another one in {', '.join(differing)}; pool cases of one task.")
-    sources = tuple(dict.fromkeys(source for case in cases for source in case.sources))
-    return dataclasses.replace(first, dataset=name, task=task or first.task, sources=sources)
+def find_pooled_cases(shards: Sequence[Path], scaler: Sequence[Path]) -> list[LabelCase]:
+    """Every task of every pool of which two datasets or more are among these shards artifacts."""
+    sources = {source.card.name: source for source in map(LabelSource, shards)}
+    here = {name: tuple(sources[d] for d in POOLS[name].datasets if d in sources) for name in POOLS}
+    cases = [pool(name, parts, task, scaler) for name, parts in here.items() if len(parts) > 1 for task in POOLS[name].specs]
+    return [case for case in cases if can_be_scored(case)]
+
+
+def pool(name: str, sources: Sequence[LabelSource], task: TaskSpec, scaler: Sequence[Path]) -> LabelCase:
+    """A task of several datasets as one case called `name`."""
+    card = sources[0].card
+    return LabelCase(name, card.species, card.modality_of(task), task, tuple(sources), tuple(scaler))
 
 
 def leave_sites_out(case: LabelCase) -> list[LabelCase]:
