@@ -168,7 +168,7 @@ def row_of(event: dg.DagsterEvent) -> Row:
     """Asset, partition, mean score or first number, seconds, made or found, path."""
     seen = event.step_materialization_data.materialization
     values = {label: entry.value for label, entry in seen.metadata.items()}
-    name = next((label for label in values if label.startswith("mean_r2")), next(iter(values)))
+    name = next((label for label in values if label.startswith("mean_")), next(iter(values)))
     number = f"{name} {values[name]:.4g}" if isinstance(values[name], int | float) else ""
     path = Path(str(values["path"]))
     where = str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -173,7 +173,7 @@ _JUDGED = {
 SCORES = Schema(
     "scores.parquet",
     {name: _JUDGED.get(name, Column(_SCORE_KINDS[kind])) for name, kind in SCORE_COLUMNS.items()},
-    key=("run", "dataset", "recording", "task", "method", "split", "metric", "k_shot"),
+    key=("run", "dataset", "recording", "task", "family", "method", "split", "metric", "k_shot"),
 )
 
 TRANSFER = Schema(

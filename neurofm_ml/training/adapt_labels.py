@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from neurofm_ml.data.batches import build_vocabulary
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler, load_scaler
 from neurofm_ml.data.shards import read_index
+from neurofm_ml.files import write_json
 from neurofm_ml.knowledge.cards import DatasetCard
-from neurofm_ml.metrics import auroc, balanced_accuracy, r2
+from neurofm_ml.metrics import SCORES
 from neurofm_ml.presets import AdaptLabelsConfig
 from neurofm_ml.training.curves import read_curves
 from neurofm_ml.training.label_decoders import (
@@ -43,7 +45,8 @@ COLUMNS = ["dataset", "task", "split", "recording", "subject", "start", "truth",
 def adapt_labels(cfg: AdaptLabelsConfig, pretrained: Path, shards: Sequence[Path], scaler: Sequence[Path], out: Path) -> Report:
     """Write ``decoders/<dataset>``, and ``labels.parquet`` with what they say of the validation and test windows.
 
-    Datasets with labels that the encoder cannot read are left out by name. A dataset that is finished is not fitted again. The processes of a gang share the datasets among them.
+    Datasets with labels that the encoder cannot read are left out by name. A dataset that is finished is not fitted again.
+    The processes of a gang share the datasets among them.
     """
     base, scale = load_model(pretrained), load_scaler(scaler)
     labelled = [path for path in shards if load_card(path).label_tasks]
@@ -67,16 +70,24 @@ def adapt_labels(cfg: AdaptLabelsConfig, pretrained: Path, shards: Sequence[Path
 
 def _adapt_one(cfg: AdaptLabelsConfig, base: Any, shards: Path, scaler: Scaler, out: Path) -> None:
     """Fit the readout, then all; keep what has the smaller loss on the validation windows."""
-    card = load_card(shards)
+    card, began = load_card(shards), time.perf_counter()
     model = fresh(base, shards, scaler, cfg.seed)
     least = fit_readout(model, shards, scaler)
     best = copy.deepcopy(model)
     _fit(cfg, model, shards, scaler, out / "fits" / card.name)
     if mean_loss(model, shards, scaler, "validation") < least:
         best = model
-    folder = out / "decoders" / card.name
+    folder, fitted = out / "decoders" / card.name, time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
-    pd.concat([table(best, shards, scaler, split) for split in ("validation", "test")]).to_parquet(folder / "labels.parquet")
+    said = pd.concat([table(best, shards, scaler, split) for split in ("validation", "test")])
+    cost = {
+        "seed": cfg.seed,
+        "parameters": sum(p.numel() for p in best.parameters()),
+        "train_seconds": fitted - began,
+        "samples_per_second": len(said) / (time.perf_counter() - fitted),
+    }
+    said.to_parquet(folder / "labels.parquet")
+    write_json(folder / "cost.json", cost)
     shutil.rmtree(out / "fits" / card.name / "checkpoints")
     save_label_decoder(folder, best)  # last: it says that the dataset is finished
 
@@ -141,19 +152,11 @@ def score(said: pd.DataFrame, card: DatasetCard, split: str) -> dict[Any, float]
     found = {}
     for task in card.label_tasks:
         rows = said[(said.task == task.name) & (said.split == split)]
-        groups = rows.recording if task.target.startswith("subject.") else rows.index
+        groups = rows.recording if task.of_subject else rows.index
         answered = [(part.truth.iloc[0], np.mean(list(part.said), axis=0)) for _, part in rows.groupby(groups)]
         truth = np.array([t for t, _ in answered])
-        found[task] = _metric(task.metric, truth, np.array([a for _, a in answered])) if len(np.unique(truth)) > 1 else 0.0
+        found[task] = SCORES[task.metric].value(truth[:, None], np.array([a for _, a in answered])) if len(np.unique(truth)) > 1 else 0.0
     return found
-
-
-def _metric(name: str, truth: Array, said: Array) -> float:
-    if name == "r2":
-        return r2(truth[:, None], said)
-    if name == "auroc":
-        return auroc(truth, said[:, 1])
-    return balanced_accuracy(truth, said.argmax(1))
 
 
 def _losses(out: Path, names: Sequence[str]) -> Check:

@@ -91,7 +91,7 @@ def test_a_run_is_published_with_its_losses(make_prediction: Make, toy_cases, tm
     cfg = ScoreConfig(seed=3, size="tiny", n_boot=200)
     report = publish(cfg, {tmp_path / "f1": ours, tmp_path / "f2": baselines}, toy_cases, tmp_path)
     assert {k: v for k, v in report.metrics.items() if k.startswith("ours.")} == {"ours.beats": 1, "ours.ties": 0, "ours.loses": 1}
-    assert report.metrics["mean_r2_best_baseline"] == pytest.approx(0.75, abs=0.05)
+    assert report.metrics["mean_r2.ridge"] == pytest.approx(0.75, abs=0.05)
     assert [c.passed for c in report.checks] == [True, True]
     scores = read_scores(tmp_path / "scores.parquet")
     assert set(zip(scores.family, scores.fingerprint, strict=True)) == {("neurofmx", "f1"), ("baseline", "f2")}
