@@ -66,12 +66,12 @@ class TangentSpace:
     whitening: Array
 
     @classmethod
-    def around(cls, covariances: Sequence[Array]) -> "TangentSpace":
+    def around(cls, covariances: Sequence[Array] | Array) -> "TangentSpace":
         """The space around the mean of some covariances (N, R, R), of the training scans alone."""
         values, vectors = np.linalg.eigh(np.mean(covariances, axis=0))
         return cls(vectors / np.sqrt(values) @ vectors.T)
 
-    def __call__(self, covariances: Sequence[Array]) -> Array:
+    def __call__(self, covariances: Sequence[Array] | Array) -> Array:
         """(N, E) upper triangles with the diagonal; entries off it count twice in the norm, hence the root of two."""
         rows, columns = np.triu_indices(len(self.whitening))
         weight = np.where(rows == columns, 1.0, np.sqrt(2))
