@@ -9,9 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from neurofm_ml.evaluation.baselines import roots
 from neurofm_ml.evaluation.examples import ABOUT, Examples, averaged
 from neurofm_ml.evaluation.features import Features
+from neurofm_ml.evaluation.label_baselines.registry import suited
+from neurofm_ml.evaluation.label_baselines.views import look
 from neurofm_ml.evaluation.label_tasks import LabelCase, find_label_cases
+from neurofm_ml.evaluation.ridge import LAGS, lagged
 from neurofm_ml.evaluation.tasks import Case, find_cases
 from neurofm_ml.presets import SPLITS
 from neurofm_ml.types import Array
@@ -20,18 +24,20 @@ from neurofm_ml.types import Array
 def read_examples(found: Mapping[str, Features], shards: Sequence[Path], scaler: Sequence[Path], layer: str) -> Iterator[Examples]:
     """Every task of every recording, or of every dataset where windows have labels, for which there are features."""
     for folder in shards:
-        yield from _of_series([c for c in find_cases(folder, scaler) if c.dataset in found], found, layer)
-        for case in find_label_cases(folder, scaler):
-            if case.dataset in found:
-                yield label_examples(case, found[case.dataset], layer)
+        for case in find_cases(folder, scaler):
+            if case.dataset in found and (examples := series_of(case, found[case.dataset], layer)):
+                yield examples
+        for label_case in find_label_cases(folder, scaler):
+            if label_case.dataset in found:
+                yield label_examples(label_case, found[label_case.dataset], layer)
 
 
-def _of_series(cases: Sequence[Case], found: Mapping[str, Features], layer: str) -> Iterator[Examples]:
-    for case in cases:
-        features = found[case.dataset]
-        if features.has_bins(case.recording, case.task.inputs):
-            x = {split: features.bins(case.recording, split, layer, case.task.inputs) for split in SPLITS}
-            yield series_examples(case, features.windows, x)
+# ---------------------------------------------------------------- from features
+def series_of(case: Case, features: Features, layer: str) -> Examples | None:
+    """Bins of a recording, None where there are no features of the task's inputs."""
+    if not features.has_bins(case.recording, case.task.inputs):
+        return None
+    return series_examples(case, features.windows, {s: features.bins(case.recording, s, layer, case.task.inputs) for s in SPLITS})
 
 
 def series_examples(case: Case, windows: pd.DataFrame, x: Mapping[str, Array]) -> Examples:
@@ -65,12 +71,30 @@ def label_examples(case: LabelCase, features: Features, layer: str) -> Examples:
     place = pd.Series(np.arange(len(features.windows)), features.windows.key)
     there = case.data.rows.key.isin(place.index).to_numpy()
     x = features.pooled(layer)[place[case.data.rows.key[there]].to_numpy()]
-    return labelled(case, x, there)
-
-
-def labelled(case: LabelCase, x: Array, rows: Array) -> Examples:
-    """Features x (n, D) of the case's windows that `rows` marks True, beside their labels."""
-    about = case.data.rows[rows].assign(species=case.species, modality=case.modality)
-    about = about.assign(time=about.start)[list(ABOUT)].reset_index(drop=True)
-    found = Examples(case.task, np.asarray(x, np.float64), case.data.y[rows, None].astype(np.float64), about)
+    found = _labelled(case, np.flatnonzero(there), x)
     return averaged(found) if case.task.of_subject else found
+
+
+def _labelled(case: LabelCase, rows: Array, x: Array) -> Examples:
+    """Features x (n, D) of the windows that are `rows` (n,) of the case, beside their labels."""
+    about = case.data.rows.iloc[rows].assign(species=case.species, modality=case.modality)
+    about = about.assign(time=about.start)[list(ABOUT)].reset_index(drop=True)
+    return Examples(case.task, np.asarray(x, np.float64), case.data.y[rows, None].astype(np.float64), about)
+
+
+# ---------------------------------------------------------------- from recordings
+def raw_series(case: Case, windows: pd.DataFrame) -> list[Examples]:
+    """The bins themselves, counts square-rooted, beside their neighbours: once for each width of lags."""
+    x = roots(case.data)
+    return [series_examples(case, windows, {split: lagged(values, lag) for split, values in x.items()}) for lag in LAGS]
+
+
+def raw_labels(case: LabelCase) -> list[Examples]:
+    """What label baselines first look at in this modality (band power, connectivity, courses of activity), once for each view;
+    means and scales are those of training windows, without their labels."""
+    found = []
+    for view in suited(case):
+        table = look(case.data, view)
+        rows = [np.flatnonzero(case.data.rows.split == split)[table.first[split]] for split in SPLITS]
+        found.append(_labelled(case, np.concatenate(rows), np.concatenate([table.x[split] for split in SPLITS])))
+    return found

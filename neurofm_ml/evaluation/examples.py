@@ -32,7 +32,8 @@ class Examples:
 
     def where(self, rows: Array) -> "Examples":
         """The rows that (n,) names or marks True."""
-        return dataclasses.replace(self, x=self.x[rows], y=self.y[rows], about=self.about[rows].reset_index(drop=True))
+        at = np.flatnonzero(rows) if rows.dtype == bool else rows
+        return dataclasses.replace(self, x=self.x[at], y=self.y[at], about=self.about.iloc[at].reset_index(drop=True))
 
     def split(self, name: str) -> "Examples":
         return self.where((self.about.split == name).to_numpy())

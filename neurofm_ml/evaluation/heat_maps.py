@@ -50,3 +50,26 @@ def _draw(axes: Any, cells: pd.DataFrame, title: str) -> Any:
         for (row, column), text in np.ndenumerate(written.to_numpy()):
             axes.text(column, row, text, ha="center", va="center", fontsize=7)
     return image
+
+
+def draw_missing(parts: pd.DataFrame, path: Path) -> None:
+    """PNG of scores against how many modalities are there: by the readout of all together, and by the readout of each part itself."""
+    from matplotlib.figure import Figure
+
+    panels = list(parts.groupby(["source", "task"]))
+    n_rows = math.ceil(len(panels) / PER_ROW)
+    figure = Figure(figsize=(4 * min(len(panels), PER_ROW), 3.2 * n_rows), layout="constrained")
+    axes = figure.subplots(n_rows, min(len(panels), PER_ROW), squeeze=False).ravel()
+    for one, ((source, task), rows) in zip(axes, panels, strict=False):
+        n = rows.target.str.count(r"\+") + 1
+        one.plot(n - 0.05, rows.value, "o", label="readout of all together")
+        one.plot(n + 0.05, rows.within, "x", color="0.5", label="readout of the part")
+        one.set_title("\n".join((str(source).rsplit("/", 1)[0], str(task))), fontsize=7)
+        one.set_xticks(sorted(n.unique()))
+        one.axhline(rows.chance.iloc[0], color="0.6", linestyle=":", linewidth=0.8)
+        one.set_ylim(max(-2.0, rows.value.min() - 0.1), 1.02)
+    for one in axes[len(panels) :]:
+        one.axis("off")
+    axes[0].set(xlabel="modalities there", ylabel=rows.metric.iloc[0])
+    axes[0].legend(fontsize=6)
+    figure.savefig(path, dpi=110)

@@ -70,15 +70,15 @@ def scaled(examples: Examples, scale: tuple[Array, Array]) -> Examples:
 def fit_readout(train: Examples, validation: Examples) -> Readout:
     """Fitted on training rows with the penalty that errs least on validation rows."""
     path = Path.of(train.x, train.targets, train.weights)
-    return path.readout(least_error(path.predictions(validation.x), validation))
+    return path.readout(int(errors_of(path.predictions(validation.x), validation).argmin()))
 
 
-def least_error(said: Array, examples: Examples) -> int:
-    """Which of the predictions (P, n, K) errs least, in units of the variance of each column; classes count alike."""
+def errors_of(said: Array, examples: Examples) -> Array:
+    """(P,) error of each of the predictions (P, n, K), in units of the variance of each column; classes count alike."""
     targets, weights = examples.targets, examples.weights / examples.weights.sum()
     spread = weights @ (targets - weights @ targets) ** 2
     errors = (weights[:, None] * (said - targets) ** 2).sum(1) / np.where(spread > 0, spread, 1.0)
-    return int(errors.mean(1).argmin())
+    return np.asarray(errors.mean(1))
 
 
 # ---------------------------------------------------------------- matrices
@@ -108,6 +108,14 @@ def _through(source: Place, target: Place) -> Array:
     """(n, K) the target's test answers, read from what the source's readout says of the target's rows."""
     said = {name: dataclasses.replace(part, x=source.readout(scaled(part, source.scale).x)) for name, part in target.splits.items()}
     return fit_readout(said["train"], said["validation"])(said["test"].x)
+
+
+def missing(whole: Place, parts: Sequence[Place], standardise: Standardise, n_perm: int, seed: int) -> list[Row]:
+    """The readout of a place that has everything, scored on places that have a part of it; `within` is a part's own readout."""
+    rows = [_cell(whole.name, part, said_of(whole, part, standardise), n_perm, [seed, k]) for k, part in enumerate(parts)]
+    own = [_cell(part.name, part, said_of(part, part, standardise), n_perm, [seed, k])["value"] for k, part in enumerate(parts)]
+    q = benjamini_hochberg(np.array([row["p"] for row in rows]))
+    return [{**row, "within": own[k], "q": float(q[k])} for k, row in enumerate(rows)]
 
 
 def _cell(source: str, target: Place, said: Array, n_perm: int, seed: Sequence[int]) -> Row:

@@ -18,7 +18,7 @@ permutations (`nulls`); `q` over the pairs of one matrix, and apart from them ov
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -29,6 +29,7 @@ from neurofm_ml.evaluation.examples import Examples, joined
 from neurofm_ml.evaluation.features import load_features
 from neurofm_ml.evaluation.heat_maps import LEVEL, draw_matrices
 from neurofm_ml.evaluation.places import Place, Row, Standardise, matrix, task_matrix
+from neurofm_ml.evaluation.scores import frame
 from neurofm_ml.presets import TransferConfig
 from neurofm_ml.types import TRANSFER_COLUMNS, Check, Report
 
@@ -50,7 +51,7 @@ def transfer(cfg: TransferConfig, features: Path, shards: list[Path], scaler: li
 def rows_of(examples: Sequence[Examples], axis: str, standardise: Standardise, n_perm: int, seed: int, left_out: LeftOut) -> list[Row]:
     """Cells of all matrices of an axis; `left_out` is told which places are none."""
     rows: list[Row] = []
-    for group in _comparable(examples, axis):
+    for group in comparable(examples, axis):
         places = [place for place in places_of(group, axis) if not _noted(place, axis, left_out)]
         if len(places) > 1:
             found = task_matrix(places, n_perm, seed) if axis == "task" else matrix(places, standardise, n_perm, seed)
@@ -58,7 +59,7 @@ def rows_of(examples: Sequence[Examples], axis: str, standardise: Standardise, n
     return rows
 
 
-def _comparable(examples: Sequence[Examples], axis: str) -> list[list[Examples]]:
+def comparable(examples: Sequence[Examples], axis: str) -> list[list[Examples]]:
     """Examples that stand in one matrix: those of one task; on the axis of tasks, series or labels of one dataset."""
     groups: defaultdict[object, list[Examples]] = defaultdict(list)
     for part in examples:
@@ -85,12 +86,10 @@ def _noted(place: Place, axis: str, left_out: LeftOut) -> bool:
 
 
 # ---------------------------------------------------------------- table
-def table_of(rows: Sequence[Mapping[str, object]], seed: int, out: Path) -> pd.DataFrame:
+def table_of(rows: Sequence[Row], seed: int, out: Path) -> pd.DataFrame:
     """Rows as a table of exactly TRANSFER_COLUMNS, also when there are none."""
     constant = {"seed": seed, "fingerprint": out.name.removeprefix("work-")}
-    columns = {name: [{**constant, **row}[name] for row in rows] for name in TRANSFER_COLUMNS}
-    kinds = {str: "str", int: "int64", float: "float64"}
-    return pd.DataFrame({name: pd.Series(values, dtype=kinds[TRANSFER_COLUMNS[name]]) for name, values in columns.items()})
+    return frame([{**constant, **row} for row in rows], TRANSFER_COLUMNS)
 
 
 def publish(table: pd.DataFrame, left_out: LeftOut, out: Path) -> Report:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from planted_places import PERSON, SERIES, labels, series, slow
 from sklearn.linear_model import Ridge
 
 from neurofm_ml import metrics
@@ -15,7 +16,6 @@ from neurofm_ml.evaluation.places import Place, matrix, task_matrix
 from neurofm_ml.evaluation.transfer import publish, rows_of, table_of
 from neurofm_ml.knowledge.cards import TaskSpec
 from neurofm_ml.types import TRANSFER_COLUMNS
-from tests.ml.evaluation.planted import PERSON, SERIES, labels, series, slow
 
 RNG = np.random.default_rng(0)
 SHARED, OTHER = RNG.normal(size=(2, 6, 2))
