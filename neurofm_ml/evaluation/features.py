@@ -7,6 +7,7 @@ data, whatever is asked of it later. Of each dataset:
                                                     its classes or the number, NaN where unknown
     <dataset>/pooled.npy                            (n windows, N, D) float32: mean over the latents of a window
     <dataset>/bins/<recording>/<inputs>/<split>.npy (T, N, D) float32 on the grid of `Case.data`, from the inputs of series tasks
+    <dataset>/targets/<recording>/<task>/<split>.npy (T, K) what those tasks ask for, in its own unit, NaN where unknown
     <dataset>/layers.json, card.json                names of the layers, "tokens" first and "latents" last; the dataset's card
     about.json                                      family of the model
 
@@ -21,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -36,16 +37,16 @@ from neurofm_ml.data.loader import Loader
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.scaler import Scaler, load_scaler
 from neurofm_ml.data.shards import Index, read_index
-from neurofm_ml.data.windows import read_channels, read_windows
+from neurofm_ml.data.windows import load_block, read_channels, read_windows
 from neurofm_ml.evaluation.hidden import LAST, Hidden, hidden_states, layer_names
 from neurofm_ml.files import write_json
-from neurofm_ml.knowledge.cards import DatasetCard
+from neurofm_ml.knowledge.cards import DatasetCard, TaskSpec
 from neurofm_ml.presets import SPLITS, FeaturesConfig
 from neurofm_ml.training.decoders import grid_step, stitched
 from neurofm_ml.training.label_decoders import modalities_of
-from neurofm_ml.training.problems import Problem, find_problems
+from neurofm_ml.training.problems import Problem, find_problems, target_names
 from neurofm_ml.training.saved import described, load_model
-from neurofm_ml.types import Array, Batch, Check, Report
+from neurofm_ml.types import Array, Batch, Check, Report, Signal
 
 COLUMNS = ("key", "row", "dataset", "recording", "subject", "session", "family_id", "site", "species", "split", "start", "end")
 
@@ -85,6 +86,14 @@ class Features:
 
     def has_bins(self, recording: str, inputs: Sequence[str]) -> bool:
         return (self.folder / "bins" / recording / "+".join(inputs)).is_dir()
+
+    def blocks(self) -> list[tuple[str, tuple[str, ...]]]:
+        """(recording, inputs) of all bins there are."""
+        return [(path.parent.name, tuple(path.name.split("+"))) for path in sorted(self.folder.glob("bins/*/*"))]
+
+    def target(self, recording: str, split: str, task: TaskSpec) -> Array:
+        """(T, K) what a series task asks for, bin by bin."""
+        return np.asarray(np.load(self.folder / "targets" / recording / task.name / f"{split}.npy"))
 
     def _inputs(self, recording: str, inputs: Sequence[str]) -> Path:
         folder = self.folder / "bins" / recording
@@ -187,10 +196,10 @@ class Source:
         partial.mkdir(parents=True)
         table, values = self.pooled()
         table.to_parquet(partial / "windows.parquet", index=False)
-        np.save(partial / "pooled.npy", values, allow_pickle=False)
+        _save(partial / "pooled.npy", values)
         for problem in find_problems(self.shards):
             if inputs := tuple(name for name in problem.inputs if self.card.signals[name].modality in self.modalities):
-                self._write_bins(problem, inputs, partial / "bins" / problem.recording / "+".join(problem.inputs))
+                self._write_bins(problem, inputs, partial)
         write_json(partial / "layers.json", layer_names(values.shape[1]))
         shutil.copyfile(self.shards / "card.json", partial / "card.json")
         partial.rename(folder)
@@ -221,15 +230,19 @@ class Source:
         return pd.DataFrame({**named, **labels})
 
     def _write_bins(self, problem: Problem, inputs: Sequence[str], folder: Path) -> None:
-        folder.mkdir(parents=True)
         for split in SPLITS:
-            np.save(folder / f"{split}.npy", self.bins(problem, inputs, split), allow_pickle=False)
+            _save(folder / "bins" / problem.recording / "+".join(problem.inputs) / f"{split}.npy", self.bins(problem, inputs, split))
+            block = load_block(self.shards, problem.recording, split)
+            for task in problem.tasks:
+                target = cast(Signal, block.signals[task.target])
+                columns = [target.ch_names.index(name) for name in target_names(problem, task)]
+                _save(folder / "targets" / problem.recording / task.name / f"{split}.npy", target.values[:, columns])
 
     def bins(self, problem: Problem, inputs: Sequence[str], split: str) -> Array:
         """(T, N, D) float32 over a block of a recording, on its grid, read from `inputs` alone."""
         windows = self._read(inputs, split, {"recording": [problem.recording]})
         flat, _ = stitched(((batch, hidden.on_grid(batch).flatten(2)) for batch, hidden in windows), grid_step(problem))
-        return flat.reshape(len(flat), -1, self.model.cfg.d_model).astype(np.float32)
+        return np.asarray(flat.reshape(len(flat), -1, self.model.cfg.d_model), np.float32)
 
     def _read(self, signals: Sequence[str], split: str, where: Mapping[str, Any]) -> Iterator[tuple[Batch, Hidden]]:
         """Batches of a split and what the layers make of them, in memory."""
@@ -239,6 +252,11 @@ class Source:
         for batch in loader.epoch():
             hidden = hidden_states(self.model, batch.to(self.device))
             yield batch, Hidden(hidden.values.cpu(), hidden.times.cpu(), hidden.mask.cpu())
+
+
+def _save(path: Path, values: Array) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, values, allow_pickle=False)
 
 
 def _numbers(labels: Tensor) -> Array:
@@ -266,4 +284,7 @@ def _report(found: Mapping[str, Features], left_out: Mapping[str, str], more: Ma
 
 
 def _finite(features: Features) -> bool:
-    return all(bool(np.isfinite(np.load(path, mmap_mode="r")).all()) for path in features.folder.rglob("*.npy"))
+    return all(
+        bool(np.isfinite(np.load(path, mmap_mode="r")).all())
+        for path in (features.folder / "pooled.npy", *features.folder.glob("bins/*/*/*.npy"))
+    )

@@ -162,8 +162,10 @@ def test_bins_are_the_latents_of_the_block_as_probes_read_them(shards: Path, sca
             twin = block_latents(model, problem, scaler, split)
             ours = found.bins(problem.recording, split, inputs=problem.inputs)
             np.testing.assert_allclose(ours, twin, atol=1e-5)
-            case = next(c for c in cases if c.recording == problem.recording)
-            assert len(ours) == len(case.data.y[split])
+            for case in (c for c in cases if (c.recording, c.task.inputs) == (problem.recording, problem.inputs)):
+                np.testing.assert_array_equal(found.target(problem.recording, split, case.task), case.data.y[split])
+                assert len(ours) == len(case.data.y[split])
+    assert found.blocks() == [(name, (kind,)) for name in ("ann_1", "bob_1") for kind in ("calcium", "spikes")]
     assert found.has_bins("ann_1", ("calcium",))
     assert not found.has_bins("ann_1", ("eeg",))
 
