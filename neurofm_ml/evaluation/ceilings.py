@@ -64,7 +64,7 @@ def _reliability(products: Array, seed: int) -> Array:
     half = n // 2
     orders = np.random.default_rng(seed).permuted(np.tile(np.arange(n), (HALVINGS, 1)), axis=1)
     a, b = (np.eye(n)[orders[:, part]].sum(1) for part in (slice(half), slice(half, 2 * half)))
-    ab, aa, bb = (np.einsum("hr,krs,hs->kh", v, products, w, optimize=True) for v, w in ((a, b), (a, a), (b, b)))
+    ab, aa, bb = (((v @ products) * w).sum(2) for v, w in ((a, b), (a, a), (b, b)))
     if not (aa * bb).all():
         raise ValueError("a column does not vary over time in half of the trials; leave it out or give more trials.")
     return spearman_brown((ab / np.sqrt(aa * bb)).mean(1), 1 / half)

@@ -8,8 +8,13 @@ from itertools import product
 import numpy as np
 
 from neurofm_ml.data.predictions import Prediction
+from neurofm_ml.evaluation.resampling import CHUNK
+from neurofm_ml.metrics import Score
 from neurofm_ml.metrics.scores import Ranks
 from neurofm_ml.types import Array
+
+#: Nulls of up to so many classes are scored all at once.
+FEW_CLASSES = 10
 
 
 def permutation_p(observed: float, null: Array) -> float:
@@ -34,27 +39,42 @@ def benjamini_hochberg(p: Array) -> Array:
 def null_scores(prediction: Prediction, n: int = 500, seed: int = 0) -> Array:
     """Scores of the prediction against truths that it does not know, higher better; those not defined are left out.
 
-    The truth of whole units, in another order and rolled by a random number of rows, is laid against the predictions. So
-    rows of one unit stay together, and series keep their time course.
+    Each unit gets the truth of another one, from a random row on and round its end: exact where all rows of a unit have the same
+    label, and time courses are kept where not.
     """
     score = prediction.score
     y_true, y_pred = prediction.scored
     orders = unit_orders(prediction.scored_units, len(y_true), n, seed)
-    once = np.ones((1, len(y_true)))
-    values = np.array([float(score.statistic.weighted(y_true[order], y_pred, once)[0]) for order in orders])
+    if score.of == "classes" and y_pred.shape[1] <= FEW_CLASSES:
+        values = _of_classes(score, y_true, y_pred, orders)
+    else:
+        once = np.ones((1, len(y_true)))
+        values = np.concatenate([score.statistic.weighted(y_true[order], y_pred, once) for order in orders])
     return score.sign * values[np.isfinite(values)]
 
 
+def _of_classes(score: Score, y_true: Array, y_pred: Array, orders: Array) -> Array:
+    """(n,) scores under each order, all at once: every row is there once with each class, and counts where that is its truth."""
+    n_rows, places = len(y_true), np.arange(y_pred.shape[1])
+    truth, said = np.repeat(places, n_rows)[:, None], np.tile(y_pred, (len(places), 1))
+    chunks = np.array_split(y_true[:, 0][orders], max(1, orders.size * len(places) // CHUNK))
+    weights = ((chunk[:, None] == places[:, None]).reshape(len(chunk), -1).astype(float) for chunk in chunks)
+    return np.concatenate([score.statistic.weighted(truth, said, w) for w in weights])
+
+
 def unit_orders(units: Array | None, n_rows: int, n: int, seed: int) -> Array:
-    """(n, T) orders of rows: units shuffled, then all rows rolled; without units rolled by at least a tenth of the rows."""
+    """(n, T) the row whose truth each row gets; without units all rows are rolled, by a tenth of them at least."""
     rng = np.random.default_rng(seed)
     if units is None:
         least = max(n_rows // 10, 1)
-        rolls = rng.integers(least, n_rows - least + 1, n)
-        return (np.arange(n_rows) - rolls[:, None]) % n_rows
-    place = np.unique(units, return_inverse=True)[1]
-    shuffled = [np.argsort(rng.permutation(place.max() + 1)[place], kind="stable") for _ in range(n)]
-    return np.stack([np.roll(order, rng.integers(n_rows)) for order in shuffled])
+        return (np.arange(n_rows) - rng.integers(least, n_rows - least + 1, (n, 1))) % n_rows
+    place, sizes = np.unique(units, return_inverse=True, return_counts=True)[1:]
+    rows, first = np.argsort(place, kind="stable"), np.cumsum(sizes) - sizes
+    position = np.empty(n_rows, int)
+    position[rows] = np.arange(n_rows) - np.repeat(first, sizes)
+    source = rng.permuted(np.tile(np.arange(len(sizes)), (n, 1)), axis=1)[:, place]
+    rolls = rng.integers(0, n_rows, (n, len(sizes)))[:, place]
+    return np.asarray(rows[first[source] + (position + rolls) % sizes[source]])
 
 
 def swap_p(a: Prediction, b: Prediction) -> float:

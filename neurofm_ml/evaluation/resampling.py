@@ -7,9 +7,10 @@ What is drawn with replacement are independent pieces, the same for both sides o
   made on the bins' influence on the score.
 - of rows that have units (people, trials, ...), whole units with all their rows.
 
-The interval is ``value +- t * SE`` with as many degrees of freedom as there are pieces, less one. On simulated AR(1) series of
-300 to 1800 bins percentile intervals of R2 cover the truth in 57-89 % of cases, these in 93-97 %. Resamples in which a score
-is not defined (a class is missing) are left out.
+The interval is ``value +- t * SE`` with as many degrees of freedom as there are pieces, less one; of a score with two ends, such
+as an area, on the scale of its log odds between them. On simulated AR(1) series of 300 to 1800 bins percentile intervals of R2
+cover the truth in 57-89 % of cases, these in 93-97 %. Resamples in which a score is not defined (a class is missing) are left out;
+of many, there is no interval.
 
 Shapes: T rows (bins), K target columns, U units, M moments, B resamples.
 """
@@ -28,6 +29,7 @@ from neurofm_ml.types import Array
 
 LEVEL = 0.95
 ROUNDING = 1e-12
+UNDEFINED = 0.2
 #: Weights that are held at a time.
 CHUNK = 2**18
 
@@ -57,58 +59,79 @@ def difference(a: Prediction, b: Prediction, n_boot: int = 1000, seed: int = 0) 
 
 
 def score_interval(metric: str, y_true: Array, y_pred: Array, units: Array | None = None, n_boot: int = 1000, seed: int = 0) -> Interval:
-    """Score of (T, K) by one of SCORES; its interval keeps to what the score can be."""
+    """Score of (T, K) by one of SCORES; its interval keeps to what the score can be. p is of its being no other than chance."""
     score = SCORES[metric]
-    found = _interval(score, y_true, [y_pred], [1.0], units, n_boot, seed, score.at_chance(y_true))
-    low, high = _at_the_edge(score, found)
-    return found._replace(low=max(low, score.least), high=min(high, score.most))
+    value, error, drawn = _resampled(score, y_true, [y_pred], [1.0], units, n_boot, seed)
+    return _between_ends(score, value, error, score.at_chance(y_true), drawn)
 
 
 def score_difference(
     metric: str, y_true: Array, a: Array, b: Array, units: Array | None = None, n_boot: int = 1000, seed: int = 0
 ) -> Interval:
     """Score of `a` less score of `b`, both (T, K), on the same resamples."""
-    return _interval(SCORES[metric], y_true, [a, b], [1.0, -1.0], units, n_boot, seed, 0.0)
+    value, error, drawn = _resampled(SCORES[metric], y_true, [a, b], [1.0, -1.0], units, n_boot, seed)
+    return _symmetric(value, error, 0.0, drawn)
 
 
-def _interval(
-    score: Score, y_true: Array, predictions: list[Array], signs: list[float], units: Array | None, n_boot: int, seed: int, null: float
-) -> Interval:
-    from scipy import stats
-
-    y, guesses = np.asarray(y_true, np.float64), [np.asarray(p, np.float64) for p in predictions]
-    value = sum(sign * score.value(y, p) for sign, p in zip(signs, guesses, strict=True))
+def _resampled(
+    score: Score, y_true: Array, predictions: list[Array], signs: list[float], units: Array | None, n_boot: int, seed: int
+) -> tuple[float, float, "Blocks | Units"]:
+    """The signed sum of scores, its standard error, and what was drawn for it."""
+    y, sides = np.asarray(y_true, np.float64), [(sign, np.asarray(p, np.float64)) for sign, p in zip(signs, predictions, strict=True)]
     drawn: Blocks | Units
     if units is None:
-        influence = sum(sign * score.statistic.influence(y, p) for sign, p in zip(signs, guesses, strict=True))
-        drawn = Blocks(len(y), block_length(np.asarray(influence)), n_boot, seed)
+        influence = np.sum([sign * score.statistic.influence(y, p) for sign, p in sides], axis=0)
+        drawn = Blocks(len(y), block_length(influence), n_boot, seed)
     else:
         drawn = Units(units, n_boot, seed)
-    resampled = sum(sign * resample(score, y, p, drawn) for sign, p in zip(signs, guesses, strict=True))
-    error, freedom = drawn.inflation * _deviation(score, np.asarray(resampled)), drawn.pieces - 1
+    resampled = np.sum([sign * resample(score, y, p, drawn) for sign, p in sides], axis=0)
+    return sum(sign * score.value(y, p) for sign, p in sides), drawn.inflation * _deviation(resampled), drawn
+
+
+def _symmetric(value: float, error: float, null: float, drawn: "Blocks | Units") -> Interval:
+    """value +- t * SE, and the p of its being `null`; NaN where one piece alone speaks, which says nothing of others."""
+    from scipy import stats
+
+    if (freedom := drawn.pieces - 1) <= 0 or np.isnan(error):
+        return Interval(value, np.nan, np.nan, np.nan, drawn.block, drawn.pieces)
     half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
     # Predictions that agree differ by rounding alone.
     p = float(2 * stats.t.sf(abs(value - null) / error, freedom)) if error > ROUNDING else float(abs(value - null) <= ROUNDING)
     return Interval(value, value - half, value + half, p, drawn.block, drawn.pieces)
 
 
-def _deviation(score: Score, resampled: Array) -> float:
+def _between_ends(score: Score, value: float, error: float, null: float, drawn: "Blocks | Units") -> Interval:
+    """The same on the scale of log odds between the ends of the score, where it has two."""
+    width = score.most - score.least
+    if not np.isfinite(width):
+        found = _symmetric(value, error, null, drawn)
+        return found._replace(low=max(found.low, score.least), high=min(found.high, score.most))
+    share, chance = (value - score.least) / width, (null - score.least) / width
+    if not 0 < share < 1:
+        return _at_the_end(score, value, chance, drawn)
+    if error <= ROUNDING:  # an answer that is always the same
+        return _symmetric(value, error, null, drawn)
+    found = _symmetric(_log_odds(share), error / width / (share * (1 - share)), _log_odds(chance), drawn)
+    low, high = (score.least + width / (1 + np.exp(-v)) for v in (found.low, found.high))
+    return found._replace(value=value, low=float(low), high=float(high))
+
+
+def _at_the_end(score: Score, value: float, chance: float, drawn: "Blocks | Units") -> Interval:
+    """Where no piece errs, or every one, resamples know no doubt: the exact bound of a share of so many pieces (Clopper and
+    Pearson 1934) says more."""
+    doubt = (score.most - score.least) * (1 - ((1 - LEVEL) / 2) ** (1 / drawn.pieces))
+    p = min(1.0, 2 * (chance if value >= score.most else 1 - chance) ** drawn.pieces)
+    return Interval(value, max(value - doubt, score.least), min(value + doubt, score.most), p, drawn.block, drawn.pieces)
+
+
+def _log_odds(share: float) -> float:
+    return float(np.log(share / (1 - share)))
+
+
+def _deviation(resampled: Array) -> float:
+    """NaN where more than UNDEFINED of the resamples have no score: one unit alone may have the rarer class then."""
     defined = resampled[np.isfinite(resampled)]
-    if len(defined) < len(resampled) / 2:
-        raise ValueError(
-            f"{score.name} is not defined in {len(resampled) - len(defined)} of {len(resampled)} resamples: too few units have the rarer class "
-            "to say how sure the score is; score more units or leave the task out."
-        )
-    return float(defined.std())
-
-
-def _at_the_edge(score: Score, found: Interval) -> tuple[float, float]:
-    """Where no piece errs, or every one, resamples know no doubt: the exact bounds of a share of so many pieces (Clopper and
-    Pearson 1934) say more."""
-    if score.of != "classes" or found.high - found.low > ROUNDING:
-        return found.low, found.high
-    doubt = (score.most - score.least) * (1 - ((1 - LEVEL) / 2) ** (1 / found.pieces))
-    return found.low - doubt * (found.value >= score.most), found.high + doubt * (found.value <= score.least)
+    return float(defined.std()) if len(defined) >= (1 - UNDEFINED) * len(resampled) else np.nan
 
 
 # ---------------------------------------------------------------- drawing

@@ -17,6 +17,7 @@ from neurofm_ml.data.simulate import simulate
 from neurofm_ml.data.windows import shard_recordings
 from neurofm_ml.evaluation.tasks import Case
 from neurofm_ml.knowledge.cards import TaskSpec, datasets
+from neurofm_ml.metrics import SCORES
 from neurofm_ml.presets import ScalerConfig, ShardsConfig
 from neurofm_ml.types import Array
 
@@ -92,3 +93,30 @@ def scalers(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path
     for folder, modality in zip(folders, ("spikes", "calcium", "pose"), strict=True):
         fit(ScalerConfig(modality=modality), [shards], folder)
     return folders
+
+
+@pytest.fixture
+def make_labels(make_prediction: Callable[..., Prediction]) -> Callable[..., Prediction]:
+    """Classes (or numbers, for metrics of numbers) of `rows` windows of each unit, and scores that know them as well as `gain` says.
+
+    Windows of a unit share its label, or take theirs in turns (`mixed`), and half of the noise.
+    """
+
+    def make(
+        n_units: int = 20, rows: int = 10, gain: float = 1.0, n: int = 2, metric: str = "balanced_accuracy", seed: int = 0,
+        noise_seed: int = 0, mixed: bool = False, **changes: object,
+    ) -> Prediction:  # fmt: skip
+        units = np.repeat(np.arange(n_units), rows)
+        labels = np.random.default_rng(seed).permutation(np.arange(n_units) % n)[units]
+        labels = (labels + np.arange(len(units))) % n if mixed else labels
+        rng = np.random.default_rng([seed, noise_seed, 1])
+        width = 1 if SCORES[metric].of == "numbers" else n
+        truth = labels[:, None].astype(float) if width == 1 else np.eye(n)[labels]
+        said = gain * truth + (rng.normal(size=(n_units, width))[units] + rng.normal(size=truth.shape)) / 2**0.5
+        made = {
+            "recording": "all", "task": "state", "metric": metric, "y_true": labels[:, None].astype(float), "y_pred": said,
+            "times": np.arange(len(units), dtype=float), "mask": np.ones(len(units), bool), "units": units,
+        }  # fmt: skip
+        return make_prediction(**{**made, **changes})
+
+    return make

@@ -11,7 +11,7 @@ from neurofm_ml.data.predictions import Prediction, load_predictions, save_predi
 
 
 def test_what_is_saved_is_what_is_loaded(make_prediction: Callable[..., Prediction], tmp_path: Path) -> None:
-    saved = [make_prediction(recording="r/1 a", control=0.01), make_prediction(method="scratch", k_shot=25.0)]
+    saved = [make_prediction(recording="r/1 a", control=0.01), make_prediction(method="scratch", k_shot=25.0, units=np.arange(400) // 20)]
     assert save_prediction(saved[0], tmp_path).name == "toy-r_1_a-velocity-ours.npz"
     save_prediction(saved[1], tmp_path)
     loaded = load_predictions(tmp_path)

@@ -1,5 +1,6 @@
-"""Block bootstrap: a slow twin, automatic block lengths in closed form, and coverage on series whose truth is known."""
+"""Bootstraps of blocks and of units: slow twins, automatic block lengths in closed form, and coverage where the truth is known."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -7,7 +8,12 @@ import pytest
 from scipy import stats
 
 from neurofm_ml import metrics
-from neurofm_ml.evaluation.resampling import Blocks, block_length, score_difference, score_interval
+from neurofm_ml.data.predictions import Prediction
+from neurofm_ml.evaluation.resampling import Blocks, Units, block_length, difference, interval, resample, score_difference, score_interval
+from neurofm_ml.metrics import SCORES
+from neurofm_ml.types import Array
+
+Make = Callable[..., Prediction]
 
 
 def test_resampled_sums_agree_with_a_loop() -> None:
@@ -76,3 +82,87 @@ def test_difference_is_called_when_and_only_when_there_is_one(make_series: Calla
 def test_predictions_that_agree_differ_by_nothing(make_series) -> None:
     y, p = make_series(np.random.default_rng(0), 0.8, 100, 4)[:, :2], make_series(np.random.default_rng(1), 0.8, 100)
     assert score_difference("r2", y, p, p)[:4] == pytest.approx((0.0, 0.0, 0.0, 1.0), abs=1e-12)
+
+
+# ---------------------------------------------------------------- any score, and rows with units
+def drawn_rows(drawn: Blocks | Units, n: int) -> list[Array]:
+    """The rows of each resample."""
+    if isinstance(drawn, Blocks):
+        return [np.concatenate([(start + np.arange(drawn.block)) % n for start in starts]) for starts in drawn.starts]
+    return [np.concatenate([np.flatnonzero(drawn.place == unit) for unit in units]) for units in drawn.drawn]
+
+
+@pytest.mark.parametrize("metric", SCORES)
+@pytest.mark.parametrize("by", ["blocks", "units"])
+def test_every_resample_is_the_score_of_the_rows_drawn(make_labels: Make, metric: str, by: str) -> None:
+    made = make_labels(n_units=9, rows=6, n=3, metric=metric, mixed=True)
+    y, p = made.scored if SCORES[metric].of != "counts" else (made.y_true, np.abs(made.y_pred))
+    units = np.repeat([5, 1, 8], [11, 20, 23])  # of different size
+    drawn = Blocks(len(y), 7, 20, 3) if by == "blocks" else Units(units, 40, 3)
+    expected = [SCORES[metric].value(y[rows], p[rows]) for rows in drawn_rows(drawn, len(y))]
+    np.testing.assert_allclose(resample(SCORES[metric], y, p, drawn), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_resamples_are_the_same_however_they_are_cut(make_labels: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_labels(metric="auroc")
+    found = []
+    for chunk in (10**6, 400):
+        monkeypatch.setattr("neurofm_ml.evaluation.resampling.CHUNK", chunk)
+        found.append(interval(made, 100))
+    assert found[0] == pytest.approx(found[1], rel=1e-12)
+
+
+@pytest.mark.parametrize(("metric", "gain", "mixed"), [("auroc", 1.5, False), ("balanced_accuracy", 1.5, False), ("kappa", 0.0, True)])
+def test_intervals_over_people_cover_the_truth(make_labels: Make, metric: str, gain: float, mixed: bool) -> None:
+    truth = make_labels(4000, 5, gain, metric=metric, mixed=mixed).value
+    found = [interval(make_labels(20, 5, gain, metric=metric, mixed=mixed, seed=seed), 200) for seed in range(200)]
+    assert 0.90 <= np.mean([f.low <= truth <= f.high for f in found]) <= 0.995
+    # Windows of one person are alike: taken for independent, they say too much.
+    alone = [interval(make_labels(20, 5, gain, metric=metric, seed=seed, units=np.arange(100)), 200) for seed in range(50)]
+    assert mixed or np.mean([f.high - f.low for f in alone]) < 0.8 * np.mean([f.high - f.low for f in found])
+
+
+@pytest.mark.parametrize(("gains", "n", "least", "most"), [((1.0, 1.0), 200, 0.0, 0.09), ((3.0, 0.0), 40, 0.9, 1.0)])
+def test_a_difference_between_people_is_called_when_there_is_one(
+    make_labels: Make, gains: tuple[float, float], n: int, least: float, most: float
+) -> None:
+    def pair(seed: int) -> list[Prediction]:
+        return [make_labels(30, 4, gain, metric="auroc", seed=seed, noise_seed=i) for i, gain in enumerate(gains)]
+
+    assert least <= np.mean([difference(*pair(seed), n_boot=200).p < 0.05 for seed in range(n)]) <= most
+
+
+def test_blocks_of_a_series_of_states_cover_the_truth(make_series: Callable) -> None:
+    rng, covered = np.random.default_rng(0), []
+    truth = 1 - np.arccos(1 / np.sqrt(1 + 0.5**2)) / np.pi  # chance that two normal variables of that correlation agree in sign
+    for _ in range(200):
+        state, noise = make_series(rng, 0.9, 600, 1), make_series(rng, 0.9, 600, 1)
+        said = state + 0.5 * noise
+        found = score_interval("accuracy", (state > 0).astype(float), np.concatenate([-said, said], axis=1), n_boot=200)
+        covered.append(found.low <= truth <= found.high)
+        assert found.block > 1
+    assert 0.9 <= np.mean(covered) <= 0.995
+
+
+def test_without_an_error_the_bound_is_that_of_a_share(make_labels: Make) -> None:
+    perfect = make_labels(n_units=10, gain=1e3, metric="auroc")
+    low = stats.binomtest(10, 10).proportion_ci().low
+    assert interval(perfect)[:3] == pytest.approx((1, low, 1))
+    assert interval(perfect).p == pytest.approx(stats.binomtest(10, 10, 0.5).pvalue)
+    worst = make_labels(n_units=10, gain=-1e3, metric="auroc")
+    assert interval(worst)[:3] == pytest.approx((0, 0, 1 - low))
+
+
+def test_an_answer_that_is_always_the_same_is_surely_at_chance(make_labels: Make) -> None:
+    same = make_labels(y_pred=np.tile([1.0, 0.0], (200, 1)))
+    assert interval(same)[:4] == (0.5, 0.5, 0.5, 1.0)
+
+
+@pytest.mark.parametrize("few", [{"n_units": 1, "mixed": True}, {"n_units": 12, "n": 12, "gain": 0.5}])
+def test_one_unit_of_a_class_says_nothing_of_others(make_labels: Make, few: dict) -> None:
+    made = make_labels(metric="auroc", **few)
+    if made.y_pred.shape[1] > 2:  # one patient among twelve people
+        made = dataclasses.replace(made, y_true=(made.y_true == 3).astype(float), y_pred=made.y_pred[:, [0, 3]])
+    found = interval(made)
+    assert 0 < found.value < 1
+    assert np.isnan([found.low, found.high, found.p]).all()

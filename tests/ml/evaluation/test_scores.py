@@ -1,5 +1,6 @@
 """The scores table: its types, who beats whom, and the files of a run."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,18 @@ import pytest
 
 from neurofm_ml.data.predictions import Prediction
 from neurofm_ml.evaluation.score import publish
-from neurofm_ml.evaluation.scores import BEATS, LOSES, TIES, compare, read_scores, score_predictions, write_scores
+from neurofm_ml.evaluation.scores import (
+    BEATS,
+    LOSES,
+    SWAPS,
+    TIES,
+    WHOLE_UNITS,
+    compare,
+    control_check,
+    read_scores,
+    score_predictions,
+    write_scores,
+)
 from neurofm_ml.presets import ScoreConfig
 from neurofm_ml.types import SCORE_COLUMNS
 
@@ -99,3 +111,84 @@ def test_a_run_is_published_with_its_losses(make_prediction: Make, toy_cases, tm
     assert f"{BEATS} (ridge: +" in text
     assert f"{LOSES} (ridge: -" in text
     assert all((tmp_path / path).stat().st_size for path in report.shown.values())
+
+
+# ---------------------------------------------------------------- tasks with labels
+@pytest.mark.parametrize(
+    ("metric", "n_units", "gain", "stamp", "test"),
+    [
+        ("auroc", 30, 3.0, BEATS, WHOLE_UNITS),
+        ("balanced_accuracy", 30, 1.01, TIES, WHOLE_UNITS),
+        ("balanced_accuracy", 30, -1.0, LOSES, WHOLE_UNITS),
+        ("mae", 30, -1.0, LOSES, WHOLE_UNITS),
+        ("auroc", 8, 5.0, BEATS, SWAPS),
+        ("mae", 8, -4.0, LOSES, SWAPS),
+        ("auroc", 5, 50.0, TIES, SWAPS),  # however clear, five units have no p below 2 / 2^5
+    ],
+)
+def test_stamps_of_tasks_with_units(make_labels: Make, metric: str, n_units: int, gain: float, stamp: str, test: str) -> None:
+    made = [make_labels(n_units, gain=g, metric=metric, noise_seed=1, mixed=True, method=m) for g, m in ((1.0, "lda"), (0.2, "knn"))]
+    baselines = [dataclasses.replace(p, family="baseline") for p in made]
+    row = compare([*baselines, make_labels(n_units, gain=gain, metric=metric, noise_seed=1, mixed=True)], n_boot=300).iloc[0]
+    assert (row.baseline, row.stamp, row.test, row.pieces, row.metric) == ("lda", stamp, test, n_units, metric)
+    better = row.baseline_value - row.value if metric == "mae" else row.value - row.baseline_value
+    assert row.difference == pytest.approx(better)
+    assert n_units != 5 or row.p == 2 / 2**5
+
+
+def test_rows_of_tasks_with_labels(make_labels: Make, toy_cases) -> None:
+    case = dataclasses.replace(toy_cases[0], recording="all", task=dataclasses.replace(toy_cases[0].task, name="state"))
+    made = [make_labels(metric="auroc", gain=2.0), make_labels(metric="auroc", gain=0.0, method="guess", control=0.48)]
+    table = score_predictions(made, [case], run="tiny-0", fingerprint="abc", n_boot=100)
+    assert (table.metric == "auroc").all()
+    assert (table.ci_low < table.value).all()
+    assert (table.value < table.ci_high).all()
+    assert table.p[0] < 0.01 < 0.05 < table.p[1]
+    assert table.control[0] == pytest.approx(0.5, abs=0.05)
+    assert table.control[1] == 0.48
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"units": np.arange(200)}, "or units"),
+        ({"units": None}, "or units"),
+        ({"metric": "kappa"}, "by auroc and .* by kappa"),
+    ],
+)
+def test_rows_of_other_units_or_metrics_are_not_compared(make_labels: Make, change: dict, match: str) -> None:
+    ours = make_labels(metric="auroc")
+    other = dataclasses.replace(ours, method="lda", family="baseline", **change)
+    with pytest.raises(ValueError, match=match):
+        compare([other, ours])
+
+
+@pytest.mark.parametrize(
+    ("metric", "n", "control", "passed"),
+    [
+        ("r2", 1, 0.05, True),
+        ("r2", 1, 0.2, False),
+        ("auroc", 2, 0.4, True),
+        ("auroc", 2, 0.6, True),  # twenty people allow that much
+        ("auroc", 2, 0.95, False),
+        ("balanced_accuracy", 4, 0.35, True),
+        ("balanced_accuracy", 4, 0.8, False),
+        ("mae", 2, 0.48, True),  # the median is off by 0.5
+        ("mae", 2, 0.1, False),
+    ],
+)
+def test_a_control_must_sit_at_its_metric_s_chance(
+    make_prediction: Make, make_labels: Make, metric: str, n: int, control: float, passed: bool
+) -> None:
+    series = make_prediction(control=0.0)
+    made = make_prediction(control=control) if metric == "r2" else make_labels(metric=metric, n=n, control=control)
+    (check,) = control_check([series, made])
+    assert check.passed == passed
+    assert "largest_excess" in check.numbers
+
+
+def test_controls_of_many_methods_without_knowledge_pass(make_labels: Make) -> None:
+    blind = [make_labels(gain=0.0, metric=metric, seed=seed) for seed in range(30) for metric in ("auroc", "balanced_accuracy")]
+    (check,) = control_check([dataclasses.replace(p, control=p.value) for p in blind])
+    assert check.passed
+    assert check.numbers["largest_excess"] > 1
