@@ -18,12 +18,12 @@ import dagster as dg
 import sqlalchemy
 from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionInterruptedError
 
-from neurofm_assets.assets.models import LEARNED, neurofmx_pretrained
-from neurofm_assets.automation import FAMILIES, STEPS
+from neurofm_assets.assets.models import neurofmx_pretrained
+from neurofm_assets.automation import ALL_STEPS, NEEDED, STEPS
 from neurofm_assets.compute import InProcess
 from neurofm_assets.definitions import build_defs
 from neurofm_assets.instance import write_settings
-from neurofm_assets.partitions import CARDS, LABELLED, MODALITIES, RUNS, modalities_of, run_key
+from neurofm_assets.partitions import BY_SIZE, CARDS, LABELLED, MODALITIES, RUNS, modalities_of, run_key
 from neurofm_ml.jobs import JobResult, JobSpec
 from neurofm_ml.knowledge.cards import datasets, mistakes
 from neurofm_ml.knowledge.corpora import corpora, corpus_files
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
         return 1
     wrong: dict[str, str] = {}
     try:
-        steps = STEPS[:1] if args.shards else [*STEPS, *(FAMILIES.values() if args.full else ())]
+        steps = STEPS[:1] if args.shards else ALL_STEPS if args.full else STEPS
         rows = [row for run in runs(names, wrong, steps) for row in run]
     except WRONG as error:
         print(f"stopped: {said(error)}", file=sys.stderr)
@@ -117,7 +117,7 @@ def runs(names: Sequence[str], wrong: dict[str, str], steps: Sequence[Any] = STE
                 try:
                     run = job.execute_in_process(instance=dagster, partition_key=key, run_config={"loggers": QUIET, "ops": ops})
                 except WRONG as error:
-                    if job.partitions_def in (RUNS, MODALITIES) or fine == [key]:
+                    if job.partitions_def in (RUNS, BY_SIZE, MODALITIES) or fine == [key]:
                         raise
                     wrong[key] = said(error)
                     print(f"  {step.name} {key} went wrong and is left out: {wrong[key]}", file=sys.stderr)
@@ -146,8 +146,9 @@ def keys_of(job: dg.JobDefinition, names: Sequence[str]) -> list[str]:
     """Partitions of a job that belong to the demo of these datasets."""
     assert job.partitions_def is not None
     if job.partitions_def == RUNS:
-        read = next((LEARNED[family] for family, other in FAMILIES.items() if other.name == job.name), names)
-        return [run_key("tiny", 0)] if set(read) & set(names) else []
+        return [run_key("tiny", 0)] if set(NEEDED.get(job.name, names)) & set(names) else []
+    if job.partitions_def == BY_SIZE:
+        return ["tiny"]
     collected = [name for name in corpora() if corpus_files(corpora()[name])]
     tabulated = [name for name in tables() if table_files(tables()[name])]
     wanted = {*names, *modalities_of(names), *collected, *tabulated}

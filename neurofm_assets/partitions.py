@@ -4,6 +4,7 @@ How a run is tuned is config, never a partition; tasks, layers and held-out anim
 Dagster concept: partitions and partition mappings.
 """
 
+import warnings
 from collections.abc import Iterable
 
 import dagster as dg
@@ -16,15 +17,17 @@ from neurofm_ml.types import MODALITIES as ALL_MODALITIES
 
 
 def task_modalities(card: DatasetCard) -> set[str]:
-    """Modalities of the inputs and targets of a card's tasks that decode a series."""
-    return {card.signals[name].modality for task in card.series_tasks for name in (task.target, *task.inputs)}
+    """Modalities of the inputs of a card's tasks, and of their targets where these are series."""
+    return {card.signals[name].modality for task in card.tasks for name in (*task.inputs, *(() if task.is_label else (task.target,)))}
 
 
 CARDS: dict[str, DatasetCard] = {name: datasets()[name] for name in datasets()}
+#: Datasets that series are decoded from, and those with tasks of any kind.
 LABELLED = [name for name, card in CARDS.items() if card.series_tasks]
+TASKED = [name for name, card in CARDS.items() if card.tasks]
 
 DATASETS = dg.StaticPartitionsDefinition(list(CARDS))
-LABELLED_DATASETS = dg.StaticPartitionsDefinition(LABELLED)
+TASKED_DATASETS = dg.StaticPartitionsDefinition(TASKED)
 MODALITIES = dg.StaticPartitionsDefinition([m for m in ALL_MODALITIES if any(m in c.modalities for c in CARDS.values())])
 CORPORA = dg.StaticPartitionsDefinition(list(corpora()))
 TABLES = dg.StaticPartitionsDefinition(list(tables()))
@@ -34,10 +37,13 @@ RUNS = dg.MultiPartitionsDefinition({"size": BY_SIZE, "seed": dg.StaticPartition
 #: A run may learn from every dataset; which ones it did is in its config.
 EVERY = dg.AllPartitionMapping()
 DATASET_TO_MODALITY = dg.StaticPartitionMapping({name: list(card.modalities) for name, card in CARDS.items()})
-DATASET_TO_LABELLED = dg.StaticPartitionMapping({name: [name] for name in LABELLED})
-MODALITY_TO_LABELLED = dg.StaticPartitionMapping(
-    {m: [name for name in LABELLED if m in task_modalities(CARDS[name])] for m in MODALITIES.get_partition_keys()}
+DATASET_TO_TASKED = dg.StaticPartitionMapping({name: [name] for name in TASKED})
+MODALITY_TO_TASKED = dg.StaticPartitionMapping(
+    {m: [name for name in TASKED if m in task_modalities(CARDS[name])] for m in MODALITIES.get_partition_keys()}
 )
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", dg.BetaWarning)
+    SIZE_TO_RUNS = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name="size")
 
 
 def modalities_of(names: Iterable[str]) -> list[str]:

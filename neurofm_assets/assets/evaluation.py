@@ -1,22 +1,28 @@
-"""Evaluation assets: what simple methods reach on each dataset, and what a run reaches beside them."""
+"""Evaluation assets: what simple methods reach on each dataset, what a run reaches beside them, and whether it may be believed."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from neurofm_assets.assets.data import scaler, scalers_for, shards
-from neurofm_assets.assets.models import neurofmx_adapted, neurofmx_pretrained
+from neurofm_assets.assets.models import DECODERS, neurofmx_adapted, neurofmx_pretrained
 from neurofm_assets.checks import specs_for
 from neurofm_assets.compute import Compute
-from neurofm_assets.conditions import when_complete
+from neurofm_assets.conditions import when_changed, when_complete
 from neurofm_assets.config import dagster_config
 from neurofm_assets.partitions import (
+    BY_SIZE,
     CARDS,
-    DATASET_TO_LABELLED,
+    DATASET_TO_TASKED,
     EVERY,
-    LABELLED_DATASETS,
-    MODALITY_TO_LABELLED,
+    MODALITY_TO_TASKED,
     RUNS,
+    SIZE_TO_RUNS,
+    TASKED,
+    TASKED_DATASETS,
+    modalities_of,
+    run_key,
     run_of,
     task_modalities,
 )
@@ -25,26 +31,46 @@ from neurofm_ml import presets
 from neurofm_ml.jobs import JOBS, load_spec
 
 OWNERS = ["team:evaluation"]
+DATA = [dg.AssetDep(shards, partition_mapping=EVERY), dg.AssetDep(scaler, partition_mapping=EVERY)]
 
 
 class BaselinesPatch(dagster_config(presets.BaselinesConfig, omit=("dataset",))): ...  # type: ignore[misc]
 
 
+class FeaturesPatch(dagster_config(presets.FeaturesConfig)): ...  # type: ignore[misc]
+
+
+class AuditPatch(dagster_config(presets.AuditConfig)): ...  # type: ignore[misc]
+
+
 class ScorePatch(dagster_config(presets.ScoreConfig, omit=("size", "seed"))): ...  # type: ignore[misc]
 
 
+def common(name: str, job: str, *kinds: str) -> dict[str, Any]:
+    """What all assets of a run are in this file."""
+    return {
+        "name": name,
+        "partitions_def": RUNS,
+        "group_name": "evaluation",
+        "kinds": set(kinds),
+        "owners": OWNERS,
+        "code_version": JOBS[job].version,
+        "check_specs": specs_for(name, job, RUNS),
+    }
+
+
 @dg.asset(
-    partitions_def=LABELLED_DATASETS,
+    partitions_def=TASKED_DATASETS,
     group_name="evaluation",
     kinds={"scikitlearn", "pytorch"},
     owners=OWNERS,
-    deps=[dg.AssetDep(shards, partition_mapping=DATASET_TO_LABELLED), dg.AssetDep(scaler, partition_mapping=MODALITY_TO_LABELLED)],
+    deps=[dg.AssetDep(shards, partition_mapping=DATASET_TO_TASKED), dg.AssetDep(scaler, partition_mapping=MODALITY_TO_TASKED)],
     code_version=JOBS["fit_baselines"].version,
-    check_specs=specs_for("baselines", "fit_baselines", LABELLED_DATASETS),
+    check_specs=specs_for("baselines", "fit_baselines", TASKED_DATASETS),
     automation_condition=when_complete("shards", "scaler"),
 )
 def baselines(context: dg.AssetExecutionContext, config: BaselinesPatch, compute: Compute, store: Store) -> dg.MaterializeResult:
-    """Tuned ridge, nearest neighbours and a recurrent network of equal budget on one dataset's tasks."""
+    """Tuned baselines of one dataset's tasks: linear, nearest neighbours, trees, small networks, each with the same budget."""
     dataset = context.partition_key
     cfg = config.apply(presets.BaselinesConfig(dataset=dataset))
     source = store.get(shards, dataset)
@@ -52,27 +78,87 @@ def baselines(context: dg.AssetExecutionContext, config: BaselinesPatch, compute
     return compute.launch(context, store.spec(context, "fit_baselines", cfg, shards=[source], scaler=scalers), presets.Resources())
 
 
+@dg.asset(deps=[neurofmx_pretrained, *DATA], pool="gpu", **common("features", "extract_features", "numpy"))
+def features(context: dg.AssetExecutionContext, config: FeaturesPatch, compute: Compute, store: Store) -> dg.MaterializeResult:
+    """Every layer of the frozen model on every window and bin of the datasets with tasks: read once, used by all that follows."""
+    size, _ = run_of(context)
+    cfg, chosen, left_out = store.choose(shards, config.apply(presets.FeaturesConfig()), TASKED)
+    source = store.get(neurofmx_pretrained, context.partition_key)
+    seen = load_spec(Path(source)).config["datasets"]
+    store.require_made_from([source], "shards", [path for dataset, path in chosen.items() if dataset in seen])
+    scalers = scalers_for(store, chosen, modalities_of(chosen))
+    spec = store.spec(context, "extract_features", cfg, pretrained=[source], shards=chosen.values(), scaler=scalers)
+    return compute.launch(context, spec, presets.resources(size), left_out)
+
+
+@dg.asset(deps=[neurofmx_pretrained, features, *DATA], **common("leakage_audit", "audit", "parquet"))
+def leakage_audit(context: dg.AssetExecutionContext, config: AuditPatch, compute: Compute, store: Store) -> dg.MaterializeResult:
+    """Whether anything that a run was tested on stands, under whatever name, among what it learned from. It blocks the scores."""
+    made = [load_spec(Path(store.get(asset, context.partition_key))).inputs for asset in (neurofmx_pretrained, features)]
+    used = {role: sorted({path for inputs in made for path in inputs[role]}) for role in ("shards", "scaler")}
+    spec = store.spec(context, "audit", config.apply(presets.AuditConfig()), **used)
+    return compute.launch(context, spec, presets.Resources())
+
+
+def reading(name: str, job: str, about: str, *more: str) -> dg.AssetsDefinition:
+    """An asset that is read from features: no model runs again for it. `more` are fields of its config that say which run it is."""
+    patch = dagster_config(JOBS[job].config, omit=more)
+
+    @dg.asset(description=about, deps=[features, *DATA], **common(name, job, "parquet"))
+    def made(context: dg.AssetExecutionContext, config: patch, compute: Compute, store: Store) -> dg.MaterializeResult:  # type: ignore[valid-type]
+        size, seed = run_of(context)
+        cfg = config.apply(JOBS[job].config(**{field: {"size": size, "seed": seed}[field] for field in more}))  # type: ignore[attr-defined]
+        source = store.get(features, context.partition_key)
+        used = {role: load_spec(Path(source)).inputs[role] for role in ("shards", "scaler")}
+        return compute.launch(context, store.spec(context, job, cfg, features=[source], **used), presets.Resources())
+
+    return made
+
+
+probes = reading("probes", "probe", "What linear readouts of the frozen model say, of the best layer, and a score of each layer.", "seed")
+few_shot = reading("few_shot", "few_shot", "Scores of readouts from 1, 5, 10, 25, 50 labelled examples, of the model and of raw inputs.", "size", "seed")  # fmt: skip
+zero_shot = reading("zero_shot", "zero_shot", "Scores of readouts fitted elsewhere, with no label of the target.", "size", "seed")
+transfer_matrix = reading("transfer_matrix", "transfer", "Readouts fitted in each place and scored in every other, with p and false discovery rate.", "seed")  # fmt: skip
+representation = reading("representation", "represent", "Whether features tell people or what they did apart, and hold for new people.", "seed")  # fmt: skip
+READINGS = (probes, few_shot, zero_shot, transfer_matrix, representation)
+
+
 @dg.asset(
-    partitions_def=RUNS,
-    group_name="evaluation",
-    kinds={"parquet"},
-    owners=OWNERS,
-    pool="gpu",
-    deps=[neurofmx_pretrained, neurofmx_adapted, *(dg.AssetDep(a, partition_mapping=EVERY) for a in (shards, scaler, baselines))],
-    code_version=JOBS["score"].version,
-    check_specs=specs_for("scores", "score", RUNS),
+    deps=[neurofmx_adapted, *DECODERS, probes, leakage_audit, *DATA, dg.AssetDep(baselines, partition_mapping=EVERY)],
+    **common("scores", "score", "parquet"),
 )
 def scores(context: dg.AssetExecutionContext, config: ScorePatch, compute: Compute, store: Store) -> dg.MaterializeResult:
-    """The scores table of one run: probe and fine-tuned decoding beside the baselines, with intervals and controls.
+    """The scores table of one run: fine-tuned decoders and probes beside the baselines, with intervals and controls.
 
-    Scored on the very shards the run was adapted on, so that the held-out part is the held-out part.
+    Scored on the very shards that the features were read from, so that the held-out part is the held-out part. Decoders of
+    labels, of any family, stand in it where they have been made.
     """
     size, seed = run_of(context)
     cfg = config.apply(presets.ScoreConfig(size=size, seed=seed))  # type: ignore[arg-type]
-    pretrained, adapted = (store.get(a, context.partition_key) for a in (neurofmx_pretrained, neurofmx_adapted))
-    asked = load_spec(Path(adapted))
+    key = context.partition_key
+    store.get(leakage_audit, key)
+    asked = load_spec(Path(store.get(features, key)))
     used = {role: asked.inputs[role] for role in ("shards", "scaler")}
+    answers = [store.get(asset, key) for asset in (neurofmx_adapted, probes, *(a for a in DECODERS if store.here(a, [key])))]
     references = store.gather(baselines, asked.config["datasets"])
-    store.require_made_from(references, "shards", used["shards"])
-    spec = store.spec(context, "score", cfg, pretrained=[pretrained], adapted=[adapted], baselines=references, **used)
-    return compute.launch(context, spec, presets.resources(size))
+    store.require_made_from([*references, *answers], "shards", used["shards"])
+    return compute.launch(context, store.spec(context, "score", cfg, answers=answers, baselines=references, **used), presets.Resources())
+
+
+@dg.asset(
+    partitions_def=BY_SIZE,
+    group_name="evaluation",
+    kinds={"plotly", "markdown"},
+    owners=OWNERS,
+    deps=[dg.AssetDep(a, partition_mapping=SIZE_TO_RUNS) for a in (scores, *READINGS)],
+    code_version=JOBS["write_scorecard"].version,
+    check_specs=specs_for("scorecard", "write_scorecard", BY_SIZE),
+    automation_condition=when_changed("scores"),
+)
+def scorecard(context: dg.AssetExecutionContext, compute: Compute, store: Store) -> dg.MaterializeResult:
+    """The report of a size: every run's scores, few-shot curves, transfer, the targets, each number with its origin."""
+    size = context.partition_key
+    keys = [run_key(size, seed) for seed in range(5)]
+    tables = {asset.key.path[-1]: store.gather(asset, store.here(asset, keys)) for asset in (scores, *READINGS)}
+    cfg = presets.ScorecardConfig(size=size)
+    return compute.launch(context, store.spec(context, "write_scorecard", cfg, **tables), presets.Resources())

@@ -24,11 +24,12 @@ from neurofm_ml.presets import RECIPES, resources
 OWNERS = ["team:models"]
 DATA = [dg.AssetDep(shards, partition_mapping=EVERY), dg.AssetDep(scaler, partition_mapping=EVERY)]
 
-
 #: Datasets that each family can learn from.
 LEARNED = {
     family: told_apart_by(recipe.modalities) if recipe.supervised else read_by(recipe.modalities) for family, recipe in RECIPES.items()
 }
+#: Datasets with labels that each family can tell apart.
+TOLD_APART = {family: told_apart_by(recipe.modalities) for family, recipe in RECIPES.items()}
 
 
 def common(name: str, job: str, partitions: dg.PartitionsDefinition) -> dict[str, Any]:
@@ -66,16 +67,15 @@ def pretrained(family: str) -> dg.AssetsDefinition:
     return made
 
 
-def adapted(family: str, base: dg.AssetsDefinition) -> dg.AssetsDefinition:
-    """``<family>_adapted``: the pretrained model fitted to tasks; decoders of series for NeuroFMx, of labels for the others.
+def adapted(family: str, base: dg.AssetsDefinition, name: str, series: bool) -> dg.AssetsDefinition:
+    """The pretrained model fitted to tasks: decoders of series, or of labels.
 
     A pretrained model that saw another version of these shards is refused: what is held out now may have been trained on then.
     """
-    series = family == "neurofmx"
-    job, name, recipe = ("adapt" if series else "adapt_labels"), f"{family}_adapted", RECIPES[family]
+    job = "adapt" if series else "adapt_labels"
     config_class, preset = (presets.AdaptConfig, presets.adapt) if series else (presets.AdaptLabelsConfig, presets.adapt_labels)
     patch = dagster_config(config_class, omit=("size", "seed"))
-    among = LABELLED if series else told_apart_by(recipe.modalities)
+    among = LABELLED if series else TOLD_APART[family]
 
     @dg.asset(
         description=ABOUT[series],
@@ -101,13 +101,15 @@ ABOUT: Mapping[bool, str] = {
 }
 
 PRETRAINED = {family: pretrained(family) for family in RECIPES}
-#: Families with tasks to be adapted to.
-ADAPTED = {
-    family: adapted(family, base)
+neurofmx_pretrained = PRETRAINED["neurofmx"]
+neurofmx_adapted = adapted("neurofmx", neurofmx_pretrained, "neurofmx_adapted", series=True)
+#: Families -> their decoders of labels; ``<family>_adapted``, but NeuroFMx has those of series besides.
+LABEL_DECODERS = {
+    family: adapted(family, base, "neurofmx_label_decoders" if family == "neurofmx" else f"{family}_adapted", series=False)
     for family, base in PRETRAINED.items()
-    if family == "neurofmx" or told_apart_by(RECIPES[family].modalities)
+    if TOLD_APART[family]
 }
-neurofmx_pretrained, neurofmx_adapted = PRETRAINED["neurofmx"], ADAPTED["neurofmx"]
+DECODERS = tuple(LABEL_DECODERS.values())
 
 
 def study(name: str, job: str, preset: Callable[[str], Any], about: str) -> dg.AssetsDefinition:

@@ -11,7 +11,7 @@ import dagster as dg
 from neurofm_assets.automation.arrivals import new_raw_files
 from neurofm_assets.automation.failures import failure_records
 from neurofm_assets.automation.janitor import janitor
-from neurofm_assets.automation.jobs import FAMILIES, STEPS, judge, study
+from neurofm_assets.automation.jobs import ALL_STEPS, FAMILIES, NEEDED, STEPS, judge, label, study
 from neurofm_assets.automation.retraining import new_shards
 from neurofm_assets.automation.schedules import monthly_scaling, nightly_quality, weekly_pretraining
 
@@ -23,20 +23,22 @@ data_and_baselines = dg.AutomationConditionSensorDefinition(
 )
 after_training = dg.AutomationConditionSensorDefinition(
     "after_training",
-    target=["onnx", "model_card", "bundle"],
+    target=["onnx", "model_card", "bundle", "scorecard"],
     default_status=dg.DefaultSensorStatus.STOPPED,
-    description="Releases follow their models.",
+    description="Releases and reports follow their models.",
 )
 
-JOBS = [*STEPS, *FAMILIES.values(), study, judge]
+JOBS = [*STEPS, *FAMILIES.values(), label, study, judge]
 SCHEDULES = [nightly_quality, weekly_pretraining, monthly_scaling]
 CONDITION_SENSORS = [data_and_baselines, after_training]
 SENSORS: list[dg.SensorDefinition] = [new_raw_files, new_shards, failure_records, janitor, *CONDITION_SENSORS]
 
 __all__ = [
+    "ALL_STEPS",
     "CONDITION_SENSORS",
     "FAMILIES",
     "JOBS",
+    "NEEDED",
     "SCHEDULES",
     "SENSORS",
     "STEPS",

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from neurofm_assets import automation
-from neurofm_assets.assets.models import ADAPTED, PRETRAINED
+from neurofm_assets.assets.models import LABEL_DECODERS, PRETRAINED
 from neurofm_assets.compute import InProcess
 from neurofm_assets.definitions import ASSETS, build_defs
 from neurofm_assets.partitions import CARDS, LABELLED, RUNS, run_key
@@ -172,7 +172,7 @@ def test_what_asks_for_a_gpu_has_no_condition(ran: Ran, store: Store, tmp_path: 
     for name, key in [*((a, "simulation") for a in ("recordings", "quality", "shards")), *scaled, ("baselines", "simulation")]:
         dg.materialize(ASSETS, selection=[name], partition_key=key, resources=resources, run_config=QUIET)
     others = {
-        a.key for family in automation.FAMILIES for a in (PRETRAINED[family], ADAPTED.get(family)) if a
+        a.key for family in automation.FAMILIES for a in (PRETRAINED[family], LABEL_DECODERS.get(family)) if a
     }  # which the simulation does not serve
     after = [asset for asset in ASSETS if asset.partitions_def == RUNS and asset.key not in others]
     dg.materialize(ASSETS, selection=after, partition_key=run_key("small", 0), resources=resources, run_config=QUIET)

@@ -16,7 +16,7 @@ from neurofm_assets.definitions import ASSETS
 from neurofm_ml import jobs
 from neurofm_ml.knowledge.cards import datasets
 
-PARTITIONS = ("DATASETS", "LABELLED_DATASETS", "MODALITIES", "CORPORA", "TABLES", "BY_SIZE", "RUNS")
+PARTITIONS = ("DATASETS", "TASKED_DATASETS", "MODALITIES", "CORPORA", "TABLES", "BY_SIZE", "RUNS")
 Ran = list[tuple[str, dict[str, Any]]]
 
 
@@ -98,9 +98,10 @@ def test_the_demo_makes_everything_once_and_after_a_change_what_depends_on_it(
     assert "not here: monkey_m1_chewie" in capsys.readouterr().out
     assert made() == []
     raw.write_text("other")
-    changed = {"ingest abide_olin", "assess_quality abide_olin", "write_shards abide_olin", "fit_scaler fmri"}
-    of_the_run = {"pretrain_neurofmx", "adapt", "score", "export_onnx", "write_card", "bundle"}
-    assert set(made()) == changed | of_the_run
+    changed = {f"{job} abide_olin" for job in ("ingest", "assess_quality", "write_shards", "fit_baselines")} | {"fit_scaler fmri"}
+    read = {"extract_features", "probe", "few_shot", "zero_shot", "transfer", "represent"}
+    of_the_run = {"pretrain_neurofmx", "adapt", "audit", "score", "export_onnx", "write_card", "bundle", "write_scorecard"}
+    assert set(made()) == changed | read | of_the_run
 
 
 def test_the_demo_stops_at_what_is_wrong(ran: Ran, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
