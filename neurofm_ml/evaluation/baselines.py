@@ -4,7 +4,8 @@ Every baseline is fitted on the training block alone and tuned on the validation
 the models are: no baseline is fitted again on both, since no model is. (On monkey and rat
 recordings that would lift ridge by .02 and kNN by .01 in the mean.)
 A baseline of a series is one function in BASELINES; `Case.data` has the arrays, `Case.shards` and
-`Case.scaler` what a trained one needs. Those of neural signals are in `forecasting` and `reconstruction`.
+`Case.scaler` what a trained one needs. Those of neural signals are in `forecasting` and `reconstruction`, those of labels in
+`label_baselines`.
 """
 
 import importlib.util
@@ -26,6 +27,8 @@ from neurofm_ml.evaluation.forecasting import FORECASTS, too_few_rows
 from neurofm_ml.evaluation.gru import fit_from_scratch, fit_gru
 from neurofm_ml.evaluation.inferred import NETWORKS, POPULATIONS, inferred, population_of
 from neurofm_ml.evaluation.knn import fit_knn
+from neurofm_ml.evaluation.label_baselines import LABEL_BASELINES
+from neurofm_ml.evaluation.label_tasks import LabelCase, find_label_cases
 from neurofm_ml.evaluation.reconstruction import RECONSTRUCTIONS, too_few_channels
 from neurofm_ml.evaluation.ridge import Fit, fit_ridge
 from neurofm_ml.evaluation.scores import control_check, mean_scores, score_predictions, write_scores
@@ -110,7 +113,7 @@ BASELINES.add("from_scratch", fit_from_scratch)
 def why_not(case: Case, method: str) -> str:
     """Why a baseline does not answer a case; empty where it does."""
     if method == "cebra" and importlib.util.find_spec("cebra") is None:
-        return "the package cebra is not installed (pip install cebra)"
+        return "the package cebra is not installed (pip install neurofm[cebra])"
     if method in NETWORKS and population_of(case) is None:
         return "its input is not one population of cells"
     if method in ("pca", "factor_analysis") and len(case.data.counts) < 2:
@@ -162,7 +165,7 @@ def _score(case: Case, data: DecodingData, guess: Array) -> float:
 class Question(NamedTuple):
     """One method that is to answer one case."""
 
-    case: Case | SignalCase
+    case: Case | SignalCase | LabelCase
     method: str
     answer: Callable[[], Prediction]
 
@@ -182,6 +185,9 @@ def questions(cfg: BaselinesConfig, shards: Path, scaler: list[Path], out: Path)
                 log.info("%s does not answer %s: %s.", name, "/".join(signal.key), reason)
             else:
                 yield Question(signal, name, partial(asked[name], signal, cfg, out))
+    for labels in find_label_cases(shards, scaler):
+        for name in (n for n in LABEL_BASELINES if LABEL_BASELINES[n].applies(labels)):
+            yield Question(labels, name, partial(LABEL_BASELINES[name], labels, cfg, out))
 
 
 def fit_baselines(cfg: BaselinesConfig, shards: Path, scaler: list[Path], out: Path) -> Report:
@@ -190,7 +196,7 @@ def fit_baselines(cfg: BaselinesConfig, shards: Path, scaler: list[Path], out: P
     What is fitted is saved at once, so a killed run goes on where it stood.
     """
     done = {(p.case, p.method) for p in load_predictions(out / "predictions")}
-    cases: dict[tuple[str, str, str], Case | SignalCase] = {}
+    cases: dict[tuple[str, str, str], Case | SignalCase | LabelCase] = {}
     for case, method, answer in questions(cfg, shards, scaler, out):
         cases[case.key] = case
         if (case.key, method) not in done:

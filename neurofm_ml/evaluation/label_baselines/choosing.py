@@ -1,7 +1,7 @@
 """A baseline of labels: views of the windows, a head, and the choice among their settings on the validation windows.
 
-Budget: every view of a baseline is read by its head at `heads.CANDIDATES` settings (fewer neighbours where there are fewer
-rows), and all baselines have two views where the modality offers as many. Kept is the setting with the best value of the
+Budget: 16 settings for each baseline. Linear readouts and neighbours have 8 of two views (fewer neighbours where there are fewer rows,
+and one view of populations of unknown units), trees 16 of one. Kept is the setting with the best value of the
 task's own metric on the validation windows; the first such, and heads begin with the most restrained. Nothing is fitted again on
 training and validation windows together, and the test windows are predicted once.
 

@@ -1,6 +1,6 @@
 """What is fitted to rows of features: linear readouts, nearest neighbours, boosted trees; each at a handful of settings.
 
-A head gives its fits in order, the most restrained first. Shapes: n rows, F features, K answers (scores of classes; 1 for a number).
+A head gives its fits in order, the most restrained first: 8 penalties, 8 numbers of neighbours, 16 sizes and numbers of trees. Shapes: n rows, F features, K answers (scores of classes; 1 for a number).
 """
 
 from collections.abc import Callable, Iterator
@@ -15,15 +15,13 @@ from neurofm_ml.evaluation.logistic import logistic_readouts
 from neurofm_ml.evaluation.readout import PENALTIES, Path, Readout, balanced, indicators
 from neurofm_ml.types import Array
 
-#: Settings that each head tries.
-CANDIDATES = 8
 #: Places of the penalties among those of a path, the largest first.
 _PENALTIES = range(len(PENALTIES) - 1, -1, -2)
 NEIGHBOURS = (50, 30, 20, 12, 8, 5, 3, 1)
 #: Leaves of a tree, and trees.
-LEAVES, TREES = (3, 8), (10, 20, 40, 80)
+LEAVES, TREES = (2, 3, 5, 8), (5, 10, 20, 40)
 #: Share of a tree's answer that is added, rows that a leaf needs, and places where a feature may be cut.
-_RATE, _ROWS, _BINS = 0.1, 5, 32
+_RATE, _ROWS, _BINS = 0.2, 5, 32
 
 
 class Fit(Protocol):

@@ -82,8 +82,8 @@ def suited(case: LabelCase) -> Sequence[View]:
 
 
 def compact(case: LabelCase) -> Sequence[View]:
-    """The same, of few enough features for trees: not one for every pair of parcels."""
-    return rhythms(case) or courses(case) or populations(case)
+    """The coarsest of these, few features, as trees need them: none for every pair of parcels."""
+    return (rhythms(case) or courses(case) or populations(case))[:1]
 
 
 LABEL_BASELINES: Registry[LabelBaseline] = Registry("baseline of labels")

@@ -12,14 +12,14 @@ from neurofm_ml.types import Array, Signal
 Bands = tuple[tuple[float, float], ...]
 
 _CORTEX: Bands = ((1, 4), (4, 8), (8, 13), (13, 30), (30, 60), (60, 120), (120, 200))
-#: Hz, the bands that are customary for each modality.
+#: Hz, the bands that are customary for each modality, beta and gamma in halves.
 BANDS: dict[str, Bands] = {
-    **dict.fromkeys(("eeg", "meg"), ((1, 4), (4, 8), (8, 13), (13, 20), (20, 30), (30, 45))),
+    **dict.fromkeys(("eeg", "meg"), ((1, 4), (4, 8), (8, 13), (13, 18), (18, 25), (25, 35), (35, 45))),
     **dict.fromkeys(("lfp", "ecog", "ieeg"), _CORTEX),
     "emg": ((5, 20), (20, 45), (45, 70), (70, 95), (95, 150), (150, 250), (250, 450)),
 }
 #: Share of half the sampling rate above which an anti-aliasing filter leaves little.
-_USABLE = 0.96
+_USABLE = 0.95
 #: Seconds of the segments whose periodograms are averaged (Welch 1967).
 _SEGMENT_S = 2.0
 #: Bands of equal width in a fine spectrum, where the window is long enough to tell them apart.
