@@ -4,8 +4,11 @@ Its recommended settings, but for a learning rate ten times theirs, which does b
 (benchmarks/cebra.py). Shapes: T bins, N channels, K target columns, E outputs.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -64,12 +67,8 @@ def _fit(data: DecodingData, features: Blocks, setting: dict[str, Any], updates:
 def _embedding(x: Array, y: Array, setting: dict[str, Any], updates: int, seed: int) -> Any:
     import cebra
 
-    # It draws from the global generators of both libraries.
-    before = np.random.get_state()
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        np.random.seed(seed)
-        model = cebra.CEBRA(
+    with _seeded(seed):
+        return cebra.CEBRA(
             model_architecture="offset10-model",
             batch_size=512,
             distance="cosine",
@@ -80,8 +79,23 @@ def _embedding(x: Array, y: Array, setting: dict[str, Any], updates: int, seed: 
             device="cpu",
             **setting,
         ).fit(x, y)
-    np.random.set_state(before)
-    return model
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Weights are drawn from torch's generator. Batches come from generators that CEBRA 0.6.1 seeds at random, whatever it is told: in
+    here they are seeded."""
+    from cebra.distributions.base import HasGenerator
+
+    def init(self: Any, **given: Any) -> None:
+        as_it_was(self, **given)
+        self._seed = seed
+        self.generator.manual_seed(seed)
+
+    as_it_was = HasGenerator.__init__
+    with torch.random.fork_rng([]), mock.patch.object(HasGenerator, "__init__", init):
+        torch.manual_seed(seed)
+        yield
 
 
 def _scaled(x: Array, mean: Array, std: Array) -> Array:

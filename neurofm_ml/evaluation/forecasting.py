@@ -57,7 +57,7 @@ def origins(case: SignalCase) -> Origins:
     """Where the test block is forecast from: the same for every method."""
     card, table = load_card(case.shards), read_windows(case.shards)
     own = table[(table.recording == case.recording) & (table.split == "test")]
-    windows = np.unique(np.round((own.start - own.start.min()) * case.sfreq).astype(int))
+    windows = np.unique(np.ceil((own.start - case.start_s) * case.sfreq - 1e-3).astype(int))
     length = int(np.floor((own.end - own.start).min() * case.sfreq + 1e-3))
     stride = min(card.stride_s or card.window_s, card.window_s / 2) * case.sfreq
     first = max(length // 2 // case.patch, 1) * case.patch

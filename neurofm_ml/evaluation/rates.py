@@ -10,7 +10,7 @@ Shapes: B segments, T bins, N channels.
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,17 +69,16 @@ def fit_rates(make: MakeNetwork, train: Array, validation: Array, counts: bool, 
     began = time.perf_counter()
     seen = np.sqrt(train) if counts else train
     mean, std = seen.mean(0), np.where(seen.std(0) > 0, seen.std(0), 1.0)
-    length = min(cfg.segment, len(train))
+    fitted, judged = (_Block(_shown(x, mean, std, counts), torch.from_numpy(x).float(), counts) for x in (train, validation))
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         network = make(train.shape[1], cfg)
         _start_at(network, train, counts)
-        blocks = [(_shown(x, mean, std, counts), torch.from_numpy(x).float()) for x in (train, validation)]
-        _train(network, *blocks[0], *blocks[1], counts, length, cfg, torch.Generator().manual_seed(seed))
-    return RatesFit(network.eval(), mean, std, counts, length, time.perf_counter() - began)
+        _train(network, fitted, judged, cfg, torch.Generator().manual_seed(seed))
+    return RatesFit(network.eval(), mean, std, counts, cfg.segment, time.perf_counter() - began)
 
 
-def hide(shape: tuple[int, int, int], cfg: RatesConfig, generator: torch.Generator) -> Tensor:
+def hide(shape: Sequence[int], cfg: RatesConfig, generator: torch.Generator) -> Tensor:
     """(B, T, N) True where activity is hidden: entries, whole bins, whole channels."""
     b, t, n = shape
     entries = torch.rand(shape, generator=generator) < cfg.elements
@@ -109,49 +108,51 @@ def _start_at(network: nn.Module, train: Array, counts: bool) -> None:
         network.out.bias.copy_((mean + 1e-3).log() if counts else mean)
 
 
-def _train(
-    network: nn.Module,
-    shown: Tensor,
-    truth: Tensor,
-    shown_after: Tensor,
-    truth_after: Tensor,
-    counts: bool,
-    length: int,
-    cfg: RatesConfig,
-    generator: torch.Generator,
-) -> None:
-    """shown, truth (T, N) of the training block, and of the validation block, whose segments are hidden alike at every look."""
+@dataclass(frozen=True)
+class _Block:
+    """What the network is shown and what is true, (T, N)."""
+
+    shown: Tensor
+    truth: Tensor
+    counts: bool
+
+    def segments(self, length: int, n: int, generator: torch.Generator) -> "_Block":
+        """(n, length, N) at random."""
+        length = min(length, len(self.shown))
+        starts = torch.randint(len(self.shown) - length + 1, (n, 1), generator=generator)
+        bins = starts + torch.arange(length)
+        return _Block(self.shown[bins], self.truth[bins], self.counts)
+
+
+def _train(network: nn.Module, train: _Block, validation: _Block, cfg: RatesConfig, generator: torch.Generator) -> None:
     optimizer = torch.optim.AdamW(network.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     best, kept = torch.inf, network.state_dict()
     for step in range(cfg.updates):
         for group in optimizer.param_groups:
             group["lr"] = cfg.lr * warmup_cosine(step, cfg.updates, WARMUP)
-        starts = torch.randint(len(shown) - length + 1, (cfg.batch_size, 1), generator=generator)
-        bins = starts + torch.arange(length)
-        loss = _loss(network.train(), shown[bins], truth[bins], counts, cfg, generator, step / cfg.updates)
+        loss = _loss(network.train(), train.segments(cfg.segment, cfg.batch_size, generator), cfg, generator, step / cfg.updates)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         if (step + 1) % cfg.look_every == 0 or step + 1 == cfg.updates:
-            value = _validated(network.eval(), shown_after, truth_after, counts, length, cfg)
+            value = _validated(network.eval(), validation, cfg)
             if value < best:
                 best, kept = value, copy.deepcopy(network.state_dict())
     network.load_state_dict(kept)
 
 
-def _loss(
-    network: nn.Module, shown: Tensor, truth: Tensor, counts: bool, cfg: RatesConfig, generator: torch.Generator, progress: float
-) -> Tensor:
+def _loss(network: nn.Module, block: _Block, cfg: RatesConfig, generator: torch.Generator, progress: float) -> Tensor:
     """Misfit of what is hidden; the penalty grows in over the first half, lest it win before there is anything to tell."""
-    hidden = hide(tuple(shown.shape), cfg, generator)  # type: ignore[arg-type]
-    guess, penalty = network(shown.masked_fill(hidden, 0.0))
-    error = (misfit(guess, truth, counts) * hidden).sum() / hidden.sum().clamp(min=1)
+    hidden = hide(block.shown.shape, cfg, generator)
+    guess, penalty = network(block.shown.masked_fill(hidden, 0.0))
+    error = (misfit(guess, block.truth, block.counts) * hidden).sum() / hidden.sum().clamp(min=1)
     return error + min(2 * progress, 1.0) * cfg.kl * penalty
 
 
 @torch.no_grad()
-def _validated(network: nn.Module, shown: Tensor, truth: Tensor, counts: bool, length: int, cfg: RatesConfig) -> float:
-    length = min(length, len(shown))
-    bins = torch.arange(0, len(shown) - length + 1, max(length // 2, 1))[:, None] + torch.arange(length)
-    return float(_loss(network, shown[bins], truth[bins], counts, cfg, torch.Generator().manual_seed(0), 0.0))
+def _validated(network: nn.Module, block: _Block, cfg: RatesConfig) -> float:
+    """Misfit of what is hidden of the validation block: the same segments and entries at every look."""
+    generator = torch.Generator().manual_seed(0)
+    n = max(2 * len(block.shown) // cfg.segment, cfg.batch_size)
+    return float(_loss(network, block.segments(cfg.segment, n, generator), cfg, generator, 0.0))

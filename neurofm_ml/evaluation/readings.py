@@ -25,10 +25,9 @@ def signal_batches(model: NeuroFMx, case: SignalCase) -> Iterator[tuple[Batch, A
     """Windows of the test block with the case's signal alone, and the sample (B,) of the block at which each starts."""
     collate = Collate([case.shards], model.vocabulary, load_scaler(case.scaler), signals=(case.signal,))
     where = {"recording": [case.recording]}
-    first = case.data.times["test"][0] - 0.5 / case.sfreq
     for batch in Loader([case.shards], split="test", batch_size=BATCH_SIZE, seed=0, where=where, collate=collate).epoch():
         starts = batch.starts.numpy() + batch.streams[case.signal].t0.double().numpy()
-        yield batch, np.round((starts - first) * case.sfreq).astype(int)
+        yield batch, np.round((starts - case.start_s) * case.sfreq).astype(int)
 
 
 def in_samples(said: Tensor, case: SignalCase) -> Array:

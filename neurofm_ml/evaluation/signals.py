@@ -90,6 +90,11 @@ class SignalCase:
         return Activity({split: (values - mean) / std for split, values in x.items()}, times, counts, live)
 
     @property
+    def start_s(self) -> float:
+        """When the first sample of the test block was taken, seconds of the recording."""
+        return float(self.data.times["test"][0] - 0.5 / self.sfreq)
+
+    @property
     def features(self) -> Blocks:
         """Activity as linear methods read it: counts square-rooted."""
         return {split: np.sqrt(x) if self.data.counts else x for split, x in self.data.x.items()}

@@ -23,7 +23,7 @@ class RatesConfig:
     n_layers: int = 2
     n_heads: int = 4
     updates: int = 300
-    batch_size: int = 32
+    batch_size: int = 16
     segment: int = 32
     lr: float = 4e-3
     weight_decay: float = 0.01
