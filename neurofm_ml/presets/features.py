@@ -20,3 +20,15 @@ class ProbeConfig:
     """Linear probes of every layer on every task; the seed is that of the shuffled controls."""
 
     seed: int = 0
+
+
+@config
+class RepresentationConfig:
+    """Identity, similarity and reach of an embedding: exchanges for each p, resamples for each interval."""
+
+    seed: int = 0
+    n_perm: int = 500
+    n_boot: int = 1000
+
+    def __post_init__(self) -> None:
+        positive(self, "n_perm", "n_boot")
