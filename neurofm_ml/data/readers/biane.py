@@ -5,7 +5,8 @@
     696951  END         to here, once per trial
 
 Frames were taken only between BEGIN and END, and their clock is not kept: a trial holds the frames that begin in it
-at the card's rate. Trials are laid end to end; what happened between them is left out, and named.
+at the card's rate. Trials are laid end to end; what happened between them is left out, and named. `trials` are whole,
+`stimuli` last from the first stimulus to the end of its trial.
 """
 
 from pathlib import Path
@@ -18,6 +19,9 @@ from neurofm_ml.data.readers.variables import load_columns
 from neurofm_ml.knowledge.cards import DatasetCard, RecordingSpec
 from neurofm_ml.knowledge.files import recording_files
 from neurofm_ml.types import Array, Intervals, Recording
+
+#: What a stimulus is, by how its word begins.
+KINDS = {"ODOR": "odour", "TONE_RW": "sucrose", "SHOCK": "shock", "BLAST": "blast"}
 
 
 def read_recording(card: DatasetCard, spec: RecordingSpec) -> Recording:
@@ -36,9 +40,9 @@ def read_recording(card: DatasetCard, spec: RecordingSpec) -> Recording:
                 f"{len(windows)} imaging windows hold {n_frames.sum()} frames at {signal.sfreq:g} Hz, the traces {len(traces.times)}; "
                 "one of the two files is cut short, or sfreq is wrong."
             )
-        trials, events, left_out = _intervals(times, words, windows, n_frames / signal.sfreq)
+        intervals, left_out = _intervals(times, words, windows, n_frames / signal.sfreq)
     notes = ("trials laid end to end; the times between them were not imaged", f"left out {left_out} events between trials")
-    return build(card, spec, {name: traces}, {"trials": trials, "events": events}, notes)
+    return build(card, spec, {name: traces}, intervals, notes)
 
 
 def read_codes(path: Path) -> tuple[Array, Array]:
@@ -55,14 +59,27 @@ def imaging_windows(times: Array, words: Array) -> Array:
     return times[marks].reshape(-1, 2)
 
 
-def _intervals(times: Array, words: Array, windows: Array, lengths: Array) -> tuple[Intervals, Intervals, int]:
-    """Trials named after their first stimulus and the events inside them, on the clock of the frames; events outside."""
+def _intervals(times: Array, words: Array, windows: Array, lengths: Array) -> tuple[dict[str, Intervals], int]:
+    """Trials named after their first stimulus, the stimuli, and the events inside trials, on the clock of the frames; events outside."""
     starts = np.cumsum(lengths) - lengths
     told = ~np.isin(words, ("BEGIN", "END"))
     trial = np.searchsorted(windows[:, 0], times, side="right") - 1
     inside = told & (trial >= 0) & (times <= windows[trial, 1])
-    at = starts[trial[inside]] + times[inside] - windows[trial[inside], 0]
-    stimuli = inside & (words != "LICK")
-    labels = tuple(str(words[stimuli & (trial == k)][0]) if (stimuli & (trial == k)).any() else "none" for k in range(len(windows)))
-    trials = Intervals(starts, starts + lengths, labels, {"trial": np.arange(len(windows))})
-    return trials, Intervals(at, at, tuple(map(str, words[inside]))), int((told & ~inside).sum())
+    at = starts[trial] + times - windows[trial, 0]
+    stimuli = np.flatnonzero(inside & (words != "LICK"))
+    shown, place = np.unique(trial[stimuli], return_index=True)
+    first = stimuli[place]
+    labels = np.full(len(windows), "none", dtype=object)
+    labels[shown] = words[first]
+    found = {
+        "trials": Intervals(starts, starts + lengths, tuple(map(str, labels)), {"trial": np.arange(len(windows))}),
+        "stimuli": _stimuli(at[first], (starts + lengths)[shown], words[first]),
+        "events": Intervals(at[inside], at[inside], tuple(map(str, words[inside]))),
+    }
+    return found, int((told & ~inside).sum())
+
+
+def _stimuli(start: Array, end: Array, words: Array) -> Intervals:
+    """One interval per stimulus, its `kind` beside its word."""
+    kinds = [next((kind for begin, kind in KINDS.items() if word.startswith(begin)), "other") for word in words]
+    return Intervals(start, end, tuple(map(str, words)), {"kind": np.array(kinds)})

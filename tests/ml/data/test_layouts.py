@@ -246,6 +246,9 @@ def test_frames_and_events_share_the_clock_of_the_trials(tmp_path: Path) -> None
     assert events.labels == ("ODOR6", "LICK", "SHOCK")
     np.testing.assert_allclose(events.start, [1.5, 4.5, 5])
     assert recording.history[-1] == "left out 1 events between trials"
+    stimuli = recording.intervals["stimuli"]
+    assert (stimuli.labels, stimuli.columns["kind"].tolist()) == (("ODOR6", "SHOCK"), ["odour", "shock"])
+    np.testing.assert_allclose([stimuli.start, stimuli.end], [[1.5, 5], [4, 7.2]])
 
 
 @pytest.mark.parametrize(

@@ -241,9 +241,8 @@ KNOWN = {
     "monkey_m1_chewie": {"counts_do_not_overlap"},
     # The eye tracker says -354.5 where it lost the eye.
     "monkey_mcmaze_hisde": {"no_value_stands_for_missing"},
-    # Trials are sorted by condition; stimuli come in blocks.
+    # Trials of ex2 are sorted by condition.
     "monkey_reach_datahigh": {"labels_are_mixed"},
-    "mouse_2p_biane": {"labels_are_mixed"},
     # The eye is lost for up to a third of the time.
     "pupillometry_arithmetic": {"behaviour_is_complete"},
     # Clusters of tetrode 10 were cut twice (the same spikes are in two units), and a unit is silent in both runs.
@@ -329,7 +328,9 @@ def traps() -> dict[str, tuple[DatasetCard, str, str]]:
             "gap_covers_the_overlap", "R2192/counts 0.2",
         ),
         "trials sorted by condition": (altered("monkey_reach_datahigh"), "labels_are_mixed", "ex2/trials 0.98"),
-        "stimuli in blocks": (altered("mouse_2p_biane"), "labels_are_mixed", "day1/trials 0.6"),
+        "stimuli in blocks": (
+            altered("mouse_2p_biane", recordings=(RecordingSpec(id="day1", values={"day": "day1"}),)), "labels_are_mixed", "day1/trials 0.6",
+        ),
         "a scan under two people": (
             altered("abide_yale", recordings=(RecordingSpec(id="0050578"), RecordingSpec(id="0050602"))),
             "no_recording_is_repeated", "0050578 and 0050602: copies (r = 0.9",
