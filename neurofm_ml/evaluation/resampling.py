@@ -31,7 +31,7 @@ LEVEL = 0.95
 ROUNDING = 1e-12
 UNDEFINED = 0.2
 #: Weights that are held at a time.
-CHUNK = 2**18
+CHUNK = 2**17
 
 
 class Interval(NamedTuple):
@@ -194,7 +194,7 @@ class Units:
     def drawn(self) -> Array:
         """(B, U) place of each unit drawn."""
         n = int(self.pieces)
-        return np.random.default_rng(self.seed).integers(0, n, (self.n_boot, n))
+        return np.random.default_rng(self.seed).integers(0, n, (self.n_boot, n), dtype=np.uint16 if n < 2**16 else np.int64)
 
     def sums(self, moments: Array) -> Array:
         """(B, M) sums of `moments` (T, M) over each resample."""
@@ -205,14 +205,14 @@ class Units:
     def weights(self) -> Iterator[Array]:
         """(b, T) how often each row was drawn, some resamples at a time."""
         for drawn in _chunks(self.drawn, len(self.place)):
-            yield _counts(drawn, int(self.pieces))[:, self.place]
+            yield _counts(drawn, int(self.pieces)).take(self.place, axis=1)
 
 
 def resample(score: Score, y_true: Array, y_pred: Array, drawn: Blocks | Units) -> Array:
     """(B,) the score of each resample; not finite where it is not defined."""
     if isinstance(score.statistic, Sums):
         return score.statistic.of_sums(drawn.sums(score.statistic.moments(y_true, y_pred)))
-    return np.concatenate([score.statistic.weighted(y_true, y_pred, weights) for weights in drawn.weights()])
+    return np.concatenate(list(map(score.statistic.prepared(y_true, y_pred), drawn.weights())))
 
 
 def _chunks(drawn: Array, width: int) -> list[Array]:

@@ -12,27 +12,26 @@ import numpy as np
 from neurofm_ml.metrics.arrays import finite
 from neurofm_ml.types import Array
 
-#: (positive (T,), score (T,), weights (B, T)) -> (B,)
-Weighted = Callable[[Array, Array, Array], Array]
+#: (positive (T,), score (T,)) -> (weights (B, T) -> (B,)): what needs no weights is done once.
+Area = Callable[[Array, Array], Callable[[Array], Array]]
 
 
 def auroc(y_true: Array, score: Array) -> float:
     """Chance that a positive has a higher score than a negative, ties counted half (Mann and Whitney 1947)."""
-    return _alone("AUROC", weighted_auroc, y_true, score)
+    return _alone("AUROC", auroc_area, y_true, score)
 
 
 def auprc(y_true: Array, score: Array) -> float:
     """Mean over positives of the precision at their score: average precision, no interpolation."""
-    return _alone("AUPRC", weighted_auprc, y_true, score)
+    return _alone("AUPRC", auprc_area, y_true, score)
 
 
-def _alone(name: str, weighted: Weighted, y_true: Array, score: Array) -> float:
+def _alone(name: str, area: Area, y_true: Array, score: Array) -> float:
     y, s = np.asarray(y_true), finite(score, "score")
-    if len(classes := np.unique(y)) < 2:
+    if len(np.unique(y)) < 2:
         n_pos = int(np.sum(y == 1))
         raise ValueError(f"{name} needs both classes, got {n_pos} positives and {len(y) - n_pos} negatives.")
-    found = [float(weighted(positive, s_c, np.ones((1, len(y))))[0]) for positive, s_c in one_against_rest(y, s)]
-    assert len(classes) <= 2 or len(found) == len(classes)
+    found = [float(area(positive, s_c)(np.ones((1, len(y))))[0]) for positive, s_c in one_against_rest(y, s)]
     return float(np.mean(found))
 
 
@@ -46,25 +45,36 @@ def one_against_rest(y_true: Array, score: Array) -> Iterator[tuple[Array, Array
         yield y_true == c, s[:, c]
 
 
-def weighted_auroc(positive: Array, score: Array, weights: Array) -> Array:
+def auroc_area(positive: Array, score: Array) -> Callable[[Array], Array]:
     """NaN for a weighting without both classes."""
-    w_pos, w_neg = weights[:, positive], weights[:, ~positive]
-    order = np.argsort(score[~positive], kind="stable")
-    below = np.zeros((len(weights), len(order) + 1))
-    np.cumsum(w_neg[:, order], axis=1, out=below[:, 1:])
-    left, right = (np.searchsorted(score[~positive][order], score[positive], side) for side in ("left", "right"))
-    won = np.einsum("bi,bi->b", w_pos, below[:, left] + below[:, right]) / 2
-    return _ratio(won, w_pos.sum(1) * w_neg.sum(1))
+    ours, others = np.flatnonzero(positive), np.flatnonzero(~positive)
+    others = others[np.argsort(score[others], kind="stable")]
+    left, right = (np.searchsorted(score[others], score[ours], side) for side in ("left", "right"))
+    edges = (left, right) if (left != right).any() else (left,)  # without ties both are the same
+
+    def weighted(weights: Array) -> Array:
+        below = np.zeros((len(weights), len(others) + 1))
+        np.cumsum(weights.take(others, axis=1), axis=1, out=below[:, 1:])
+        w = weights.take(ours, axis=1)
+        won = sum(np.einsum("bi,bi->b", w, below.take(edge, axis=1)) for edge in edges) / len(edges)
+        return _ratio(won, w.sum(1) * below[:, -1])
+
+    return weighted
 
 
-def weighted_auprc(positive: Array, score: Array, weights: Array) -> Array:
+def auprc_area(positive: Array, score: Array) -> Callable[[Array], Array]:
     """NaN for a weighting without both classes."""
-    first, order = _descending(score)
-    w = weights[:, order]
-    true, said = (np.cumsum(v, axis=1)[:, first] for v in (w * positive[order], w))
-    gain = np.einsum("bi,bi->b", w * positive[order], _ratio(true, said, 0.0))
-    both = (true[:, -1] > 0) & (said[:, -1] > true[:, -1])
-    return np.where(both, _ratio(gain, true[:, -1]), np.nan)
+    last, order = _descending(score)
+    ours = positive[order]
+
+    def weighted(weights: Array) -> Array:
+        w = weights.take(order, axis=1)
+        true, said = (np.cumsum(v, axis=1).take(last, axis=1) for v in (w * ours, w))
+        gain = np.einsum("bi,bi->b", w * ours, _ratio(true, said, 0.0))
+        both = (true[:, -1] > 0) & (said[:, -1] > true[:, -1])
+        return np.where(both, _ratio(gain, true[:, -1]), np.nan)
+
+    return weighted
 
 
 def auroc_influence(positive: Array, score: Array) -> Array:
@@ -81,8 +91,8 @@ def auroc_influence(positive: Array, score: Array) -> Array:
 
 def auprc_influence(positive: Array, score: Array) -> Array:
     """(T,) as `auroc_influence`."""
-    first, order = _descending(score)
-    true, said = np.cumsum(positive[order])[first], (first + 1).astype(float)
+    last, order = _descending(score)
+    true, said = np.cumsum(positive[order])[last], (last + 1).astype(float)
     n = positive.sum()
     precision = true / said
     # What a sample adds at the thresholds of all positives that are ranked as high or lower.

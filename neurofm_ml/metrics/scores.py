@@ -44,16 +44,25 @@ class Sums:
 
 @dataclass(frozen=True)
 class Ranks:
-    """A mean over questions of an area: `area` (positive (T,), score (T,), weights (B, T) -> (B,)) and its `slope` (T,)."""
+    """The mean of an `area` over questions, and its `slope` (positive (T,), score (T,) -> (T,))."""
 
-    area: Callable[[Array, Array, Array], Array]
+    area: ranking.Area
     slope: Callable[[Array, Array], Array]
 
     def weighted(self, y_true: Array, y_pred: Array, weights: Array) -> Array:
         """weights (B, T) -> (B,), over the classes that occur in each weighting; NaN where only one does."""
-        found = np.stack([self.area(*question, weights) for question in ranking.one_against_rest(y_true[:, 0], y_pred)])
-        n = np.isfinite(found).sum(0)
-        return np.where(n > 0, np.nansum(found, 0) / np.maximum(n, 1), np.nan)
+        return self.prepared(y_true, y_pred)(weights)
+
+    def prepared(self, y_true: Array, y_pred: Array) -> Callable[[Array], Array]:
+        """`weighted` of this truth and prediction."""
+        areas = [self.area(*question) for question in ranking.one_against_rest(y_true[:, 0], y_pred)]
+
+        def weighted(weights: Array) -> Array:
+            found = np.stack([area(weights) for area in areas])
+            n = np.isfinite(found).sum(0)
+            return np.where(n > 0, np.nansum(found, 0) / np.maximum(n, 1), np.nan)
+
+        return weighted
 
     def influence(self, y_true: Array, y_pred: Array) -> Array:
         """(T,) derivative of the score by each sample's weight, times T."""
@@ -196,7 +205,7 @@ for _score in (
     Score("balanced_accuracy", "classes", np.nan, _of_table(classes.balanced_accuracy_of), least=0.0, chance_of=_one_of_classes),
     Score("macro_f1", "classes", np.nan, _of_table(classes.f1_of), least=0.0, chance_of=_one_of_classes),
     Score("kappa", "classes", 0.0, _of_table(classes.kappa_of), least=-1.0),
-    Score("auroc", "classes", 0.5, Ranks(ranking.weighted_auroc, ranking.auroc_influence), least=0.0),
-    Score("auprc", "classes", np.nan, Ranks(ranking.weighted_auprc, ranking.auprc_influence), least=0.0, chance_of=_mean_share),
+    Score("auroc", "classes", 0.5, Ranks(ranking.auroc_area, ranking.auroc_influence), least=0.0),
+    Score("auprc", "classes", np.nan, Ranks(ranking.auprc_area, ranking.auprc_influence), least=0.0, chance_of=_mean_share),
 ):  # fmt: skip
     SCORES.add(_score.name, _score)
