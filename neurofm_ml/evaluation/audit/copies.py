@@ -13,11 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from neurofm_ml.evaluation.audit.traces import Traces
 from neurofm_ml.types import Array
 
-#: Samples in a frame; every so many samples a frame of the windows that are looked for.
-FRAME, HOP = 16, 4
+#: Every so many samples, a frame of the windows that are looked for is looked up.
+HOP = 4
 #: Bits of a code, in words of 64; places it is sorted from; neighbours on either side; bits that may differ.
 BITS, TREES, NEAR, MOST_DIFFERENT = 128, 8, 8, 44
 #: Candidates that are correlated per window.
@@ -31,8 +30,17 @@ MOST_Z = 2.2
 LEAST_OVERLAP = 0.5
 
 
+class Coded(NamedTuple):
+    """Traces and the codes of their frames: values (N, T, K), 0 past the length (N,) of each; codes (F, words), and window and offset (F, 2)."""
+
+    values: Array
+    length: Array
+    codes: Array
+    at: Array
+
+
 class Pairs(NamedTuple):
-    """Windows that were found alike: places (n,) among the traces of either side, lag in samples, correlation, surprise."""
+    """Windows that were found alike: places (n,) among the traces, lag in samples, correlation, surprise."""
 
     a: Array
     b: Array
@@ -41,55 +49,61 @@ class Pairs(NamedTuple):
     surprise: Array
 
 
-def alike(a: Traces, b: Traces, view: slice, seed: int) -> Pairs:
-    """The likest windows of `b` in `a`: CANDIDATES of each at most, whatever their likeness. Both are of one rate."""
-    x, y = a.values[:, :, view], b.values[:, :, view]
-    length = min(FRAME, x.shape[1], y.shape[1])
-    own, at_a = _frames(x, length, 1)
-    asked, at_b = _frames(y, length, HOP)
-    if not len(at_a) or not len(at_b):
-        return Pairs(*(np.empty(0) for _ in Pairs._fields))
-    planes = np.random.default_rng(seed).standard_normal((length * x.shape[2], BITS), np.float32)
-    found = _ranked(_neighbours(_codes(own, planes), _codes(asked, planes), at_a, at_b), x.shape[1] + y.shape[1])
-    return _correlated(x, y, *found)
-
-
-def _frames(values: Array, length: int, hop: int) -> tuple[Array, Array]:
-    """Frames as a view (N, n, K, length), and (F, 3): window, offset, place in the view, of those in which anything changes."""
-    frames = np.lib.stride_tricks.sliding_window_view(values, length, axis=1)[:, ::hop]
-    alive = np.abs(frames).max(axis=(2, 3)) > 0
-    window, place = np.nonzero(alive)
-    return frames, np.stack([window, place * hop, place], axis=1).astype(np.int32)
-
-
-def _codes(frames: Array, planes: Array) -> Array:
-    """(N, n, BITS // 64) uint64: on which side of each plane a centred frame lies."""
-    n, m, k, length = frames.shape
-    codes = np.empty((n, m, BITS // 64), np.uint64)
-    step = max(1, CHUNK // m)
+def coded(values: Array, length: Array, frame: int, seed: int) -> Coded:
+    """Frames of so many samples of values (N, T, K), from every sample on, on the sides of random planes."""
+    n, t, k = values.shape
+    planes = np.random.default_rng(seed).standard_normal((k * frame, BITS), np.float32)
+    frames = np.lib.stride_tricks.sliding_window_view(values, frame, axis=1)
+    codes, places = [], []
+    step = max(1, CHUNK // frames.shape[1])
     for i in range(0, n, step):
-        part = frames[i : i + step] - frames[i : i + step].mean(axis=3, keepdims=True)
-        bits = part.reshape(-1, k * length) @ planes > 0
-        codes[i : i + step] = np.packbits(bits, axis=1).view(np.uint64).reshape(-1, m, BITS // 64)
-    return codes
+        part = frames[i : i + step]
+        inside = np.arange(t - frame + 1) + frame <= length[i : i + step, None]
+        window, offset = np.nonzero(inside & (np.abs(part).max(axis=(2, 3)) > 0))
+        chosen = part[window, offset]
+        bits = (chosen - chosen.mean(axis=2, keepdims=True)).reshape(-1, k * frame) @ planes > 0
+        codes.append(np.packbits(bits, axis=1).view(np.uint64))
+        places.append(np.stack([window + i, offset], axis=1).astype(np.int32))
+    return Coded(values, length, np.concatenate(codes), np.concatenate(places))
 
 
-def _neighbours(own: Array, asked: Array, at_a: Array, at_b: Array) -> Array:
-    """(n, 4): window of a, window of b, lag, bits in common, of frames that are near each other in some tree."""
-    own, asked = own[at_a[:, 0], at_a[:, 2]], asked[at_b[:, 0], at_b[:, 2]]
-    found = []
-    for tree in range(TREES):
-        keys, wanted = _rotated(own, tree), _rotated(asked, tree)
-        order = np.argsort(keys)
-        place = np.searchsorted(keys[order], wanted)
-        for i in range(0, len(wanted), CHUNK):
-            near = np.clip(place[i : i + CHUNK, None] + np.arange(-NEAR, NEAR), 0, len(order) - 1)
-            j = order[near]
-            differ = np.bitwise_count(own[j] ^ asked[i : i + CHUNK, None]).sum(axis=2)
+def alike(of: Coded, early: Array, late: Array) -> Pairs:
+    """The likest windows of each in `late` (N,) among those in `early` (N,): CANDIDATES at most, however like they are."""
+    own = early[of.at[:, 0]]
+    asked = np.flatnonzero(late[of.at[:, 0]] & (of.at[:, 1] % HOP == 0))
+    found = [Pairs(*np.empty((3, 0), int), *np.empty((2, 0)))]
+    if own.any():
+        forest = _Forest(of.codes[own], of.at[own])
+        for some in _by_window(asked, of.at[asked, 0]):
+            found.append(_correlated(of, *_ranked(forest.near(of.codes[some], of.at[some]), 2 * of.values.shape[1])))
+    return Pairs(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
+
+
+def _by_window(frames: Array, window: Array) -> list[Array]:
+    """Frames (n,) in parts of about CHUNK that divide no window."""
+    starts = np.flatnonzero(np.diff(window, prepend=-1))
+    return np.split(frames, np.unique(starts[np.searchsorted(starts, np.arange(CHUNK, len(frames), CHUNK), side="right") - 1]))
+
+
+class _Forest:
+    """Codes (F, words) of frames at (F, 2), sorted from each tree's place on."""
+
+    def __init__(self, codes: Array, at: Array) -> None:
+        self.codes, self.at = codes, at
+        self.orders = [np.argsort(_rotated(codes, tree)).astype(np.int32) for tree in range(TREES)]
+        self.keys = [_rotated(codes, tree)[order] for tree, order in enumerate(self.orders)]
+
+    def near(self, codes: Array, at: Array) -> Array:
+        """(n, 4): window here, window asked for, lag, bits in common, of frames that are near each other in some tree."""
+        found = []
+        for tree, (order, keys) in enumerate(zip(self.orders, self.keys, strict=True)):
+            place = np.searchsorted(keys, _rotated(codes, tree))
+            j = order[np.clip(place[:, None] + np.arange(-NEAR, NEAR), 0, len(order) - 1)]
+            differ = np.bitwise_count(self.codes[j] ^ codes[:, None]).sum(axis=2)
             q, c = np.nonzero(differ <= MOST_DIFFERENT)
-            left, right = at_a[j[q, c]], at_b[i + q]
+            left, right = self.at[j[q, c]], at[q]
             found.append(np.stack([left[:, 0], right[:, 0], right[:, 1] - left[:, 1], BITS - differ[q, c]], axis=1))
-    return np.concatenate(found).astype(np.int64)
+        return np.concatenate(found).astype(np.int64)
 
 
 def _rotated(codes: Array, tree: int) -> Array:
@@ -116,27 +130,26 @@ def _ranked(found: Array, span: int) -> tuple[Array, Array, Array]:
     return a[kept], b[kept], lag[kept]
 
 
-def _correlated(x: Array, y: Array, a: Array, b: Array, lag: Array) -> Pairs:
-    """Correlation and surprise of x[a] and y[b], sample t of the former beside sample t + lag of the latter.
-
-    Pairs that overlap by too little, or are not alike, have neither.
-    """
-    overlap = np.minimum(x.shape[1], y.shape[1] - lag) - np.maximum(0, -lag)
-    kept = overlap >= LEAST_OVERLAP * min(x.shape[1], y.shape[1])
+def _correlated(of: Coded, a: Array, b: Array, lag: Array) -> Pairs:
+    """Correlation and surprise of windows a and b, sample t of the former beside sample t + lag of the latter, where they overlap enough."""
+    length_a, length_b = of.length[a], of.length[b]
+    overlap = np.minimum(length_a, length_b - lag) - np.maximum(0, -lag)
+    kept = overlap >= LEAST_OVERLAP * np.minimum(length_a, length_b)
     a, b, lag = a[kept], b[kept], lag[kept]
     r, surprise = np.zeros(len(a)), np.zeros(len(a))
-    step = max(1, CHUNK // x.shape[1])
+    step = max(1, CHUNK // of.values.shape[1])
     for i in range(0, len(a), step):
         part = slice(i, i + step)
-        r[part], surprise[part] = likeness(*_beside(x, y, a[part], b[part], lag[part]))
+        r[part], surprise[part] = likeness(*_beside(of, a[part], b[part], lag[part]))
     return Pairs(a, b, lag, r, surprise)
 
 
-def _beside(x: Array, y: Array, a: Array, b: Array, lag: Array) -> tuple[Array, Array, Array]:
-    """x[a] and y[b] with the latter moved by lag, (n, T, K) each, and where both are, (n, T)."""
-    at = np.arange(x.shape[1]) + lag[:, None]
-    there = (at >= 0) & (at < y.shape[1])
-    return x[a], y[b[:, None], np.clip(at, 0, y.shape[1] - 1)], there
+def _beside(of: Coded, a: Array, b: Array, lag: Array) -> tuple[Array, Array, Array]:
+    """Windows a and b with the latter moved by lag, (n, T, K) each, and where both are, (n, T)."""
+    at = np.arange(of.values.shape[1])
+    moved = at + lag[:, None]
+    there = (at < of.length[a, None]) & (moved >= 0) & (moved < of.length[b, None])
+    return of.values[a], of.values[b[:, None], np.clip(moved, 0, len(at) - 1)], there
 
 
 def likeness(x: Array, y: Array, there: Array) -> tuple[Array, Array]:

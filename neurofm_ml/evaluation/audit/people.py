@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from neurofm_ml.data.duplicates import LEAST_REGIONS, MARGIN, Sketch, persons
-from neurofm_ml.data.shards import Reader, read_index
+from neurofm_ml.data.shards import Reader
 from neurofm_ml.evaluation.audit.findings import Finding, Side
 from neurofm_ml.evaluation.audit.units import PROMISED
 from neurofm_ml.evaluation.audit.used import Used
@@ -40,7 +40,7 @@ def _sketches(used: Used) -> Iterator[Sketch]:
     """One of each recording with enough regions; `signal` says which parcels."""
     channels = next(iter(used.channels.values()))
     for name in (n for n, about in channels.items() if about["modality"] == "fmri" and len(about["ch_names"]) >= LEAST_REGIONS):
-        reader = Reader(read_index(used.shards), fields=[name])
+        reader = Reader(used.reader.index, fields=[name])
         parcels = SEPARATOR.join(channels[name]["ch_names"])
         for (recording, subject, split), rows in used.windows.groupby(["recording", "subject", "split"], sort=False):
             windows = [reader.sample(reader.index.row_of[key]).get(name) for key in rows.key]

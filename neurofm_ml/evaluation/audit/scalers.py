@@ -28,25 +28,25 @@ def wrong_scalers(used: Sequence[Used], scaler: Sequence[Path], most: float) -> 
     fitted = pd.concat([pd.read_parquet(folder / "scaler.parquet") for folder in scaler], ignore_index=True)
     found: list[Finding] = []
     for one in used:
-        own = {
-            (str(s), str(n)): rows for (s, n), rows in fitted[fitted.dataset == one.card.name].groupby(["session", "signal"], sort=False)
-        }
-        for modality in sorted({one.channels[session][signal]["modality"] for session, signal in own}):
-            moments = training_moments(one.shards, one.channels, modality)
-            for (session, signal), rows in own.items():
-                if one.channels[session][signal]["modality"] == modality:
-                    found += _wrong(one.card.name, session, signal, rows, moments.get((session, signal)), most)
+        own = fitted[fitted.dataset == one.card.name]
+        names = set(own.signal)
+        modalities = {about["modality"] for signals in one.channels.values() for name, about in signals.items() if name in names}
+        moments = {key: m for modality in modalities for key, m in training_moments(one.shards, one.channels, modality).items()}
+        for session, signal in dict.fromkeys(zip(own.session, own.signal, strict=True)):
+            rows = own[(own.session == session) & (own.signal == signal)]
+            found += _wrong(one.card.name, session, signal, rows, moments.get((session, signal)), most)
     return found
 
 
 def _wrong(dataset: str, session: str, signal: str, rows: pd.DataFrame, training: Moments | None, most: float) -> list[Finding]:
-    # Rows of a session that has no training window can only have come from elsewhere.
-    training = training or Moments(len(rows))
+    # Rows of a session without a training window, or of other channels, can only have come from elsewhere.
+    if training is None or len(training.n) != len(rows):
+        training = Moments(len(rows))
     off = standardiser_offsets(rows["mean"].to_numpy(), rows["std"].to_numpy(), training)
-    more = int(np.abs(rows.n.to_numpy() - training.n).max())
-    if off.max() <= most and not more:
+    more = int((rows.n.to_numpy() - training.n).max())
+    if off.max() <= most and np.array_equal(rows.n, training.n):
         return []
     channel = str(rows.channel.iloc[off.argmax()])
-    evidence = f"scaler of {signal} is {off.max():.3g} deviations off in channel {channel}, fitted on {more} rows more or less"
+    evidence = f"scaler of {signal} of {session} is {off.max():.3g} deviations off in channel {channel}, and saw {more:+d} rows"
     a, b = Side(dataset, "train", who=session), Side(dataset, "not train", who=session)
     return [Finding("scaler", a, b, 0, float(off.max()), evidence)]

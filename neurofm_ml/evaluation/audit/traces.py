@@ -18,7 +18,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from neurofm_ml.data.shards import Reader, read_index
+from neurofm_ml.data.shards import Reader
 from neurofm_ml.data.splits import LEAST_CHANGES, SHOWN
 from neurofm_ml.evaluation.audit.used import Used
 from neurofm_ml.types import Array
@@ -87,7 +87,7 @@ def read_traces(used: Used) -> list[Traces]:
 
 def _measured(used: Used, names: list[str]) -> Iterator[tuple[int, str, str, Array]]:
     """(place in the table, session, signal, values (T, C)) of every window."""
-    reader = Reader(read_index(used.shards), fields=names)
+    reader = Reader(used.reader.index, fields=names)
     for row, (key, session) in enumerate(zip(used.windows.key, used.windows.session, strict=True)):
         for name, values in reader.sample(reader.index.row_of[key]).items():
             yield row, session, name, values

@@ -50,7 +50,9 @@ def _rows(used: Used) -> pd.DataFrame:
     card, units = used.card, ["recording", "session", "subject", "family", "site", "split"]
     rows = used.windows.groupby(units, dropna=False, sort=False).size().rename("windows").reset_index()
     rows = rows.join(used.people, on="recording")
-    return rows.assign(dataset=card.name, source=card.source, species=card.species, site_name=rows.site.str.strip().str.casefold())
+    return rows.assign(
+        dataset=card.name, source=card.source, species=card.species, site_name=rows.site.astype("string").str.strip().str.casefold()
+    )
 
 
 def _shared(rows: pd.DataFrame, kinds: Mapping[str, str], unit: Kind, columns: tuple[str, ...], same: bool) -> Iterator[Finding]:

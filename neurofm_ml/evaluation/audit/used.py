@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from neurofm_ml.data.recordings import load_card
+from neurofm_ml.data.shards import Reader, read_index
 from neurofm_ml.data.windows import read_channels, read_windows
 from neurofm_ml.knowledge.cards import DatasetCard
 
@@ -32,8 +33,12 @@ class Used:
         return read_channels(self.shards)
 
     @cached_property
+    def reader(self) -> Reader:
+        return Reader(read_index(self.shards))
+
+    @cached_property
     def people(self) -> pd.DataFrame:
         """Age and sex of each recording's subject, missing where unknown."""
-        about = json.loads((self.shards / "recordings.json").read_text())
+        about = json.loads(self.reader.index.files.read("recordings.json"))
         rows = {name: {k: a["subject"][k] for k in ("age", "sex")} for name, a in about.items()}
         return pd.DataFrame.from_dict(rows, orient="index", columns=["age", "sex"])

@@ -16,6 +16,7 @@ import pandas as pd
 from neurofm_ml.config import to_dict
 from neurofm_ml.data.scaler import fit
 from neurofm_ml.data.shards import write_manifest, write_shards
+from neurofm_ml.evaluation.audit.used import Used
 from neurofm_ml.knowledge.cards import DatasetCard, SignalSpec, SplitSpec, datasets
 from neurofm_ml.presets import SPLITS, ScalerConfig
 from neurofm_ml.types import Array
@@ -44,6 +45,13 @@ class Dataset:
 
     def rows(self, split: str) -> pd.DataFrame:
         return self.windows[self.windows.split == split]
+
+    def used(self) -> Used:
+        """As the audit sees it, without a file: for what looks at the table alone."""
+        used = Used(Path())
+        people = pd.DataFrame.from_dict(self.people, orient="index", columns=["age", "sex"])
+        used.__dict__.update(card=self.card, windows=self.windows, people=people)
+        return used
 
     def write(self, folder: Path) -> Path:
         """The shards artifact."""
@@ -154,12 +162,17 @@ CHANGES: dict[str, Change] = {
 }
 
 
-def copied(a: Dataset, b: Dataset, change: Change, seed: int, splits: tuple[str, str] = ("train", "test")) -> Dataset:
-    """`b`, of which one window of the second split is one of `a`'s first."""
-    rng = np.random.default_rng(seed)
-    source, target = (str(rng.choice(d.rows(split).key.to_numpy())) for d, split in zip((a, b), splits, strict=True))
-    made = change(np.asarray(a.values[source]), rng)
-    return dataclasses.replace(b, values={**b.values, target: made.astype(a.values[source].dtype)})
+def copied(a: Dataset, b: Dataset, changes: Mapping[str, Change], seed: int) -> tuple[Dataset, dict[str, tuple[str, str]]]:
+    """`b`, of which a test window each is a training window of `a`, changed; and the two recordings of each change."""
+    rng, values, where = np.random.default_rng(seed), dict(b.values), {}
+    pairs = [(x, y) for y in b.rows("test").recording.unique() for x in a.rows("train").recording.unique()]
+    assert len(changes) <= len(pairs)
+    for k, ((name, change), (x, y)) in enumerate(zip(changes.items(), pairs, strict=False)):
+        source = rng.choice(a.windows.key[a.windows.recording == x].to_numpy())
+        target = b.windows.key[b.windows.recording == y].to_numpy()[k % 6]
+        values[target] = change(np.asarray(a.values[source]), rng).astype(a.values[source].dtype)
+        where[name] = (x, y)
+    return dataclasses.replace(b, values=values), where
 
 
 def fitted(shards: list[Path], folder: Path, modality: str = "eeg") -> Path:
