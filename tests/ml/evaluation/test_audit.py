@@ -1,6 +1,7 @@
 """The leakage audit: every planted leak is found, what is clean stays clean, and no detector can be left out."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from parcel_shards import write_real
 from planted_leaks import CHANGES, Dataset, card, clean, copied, counts, fitted, noisy, thinned
 
 from neurofm_ml.data.scaler import Moments
@@ -15,8 +17,10 @@ from neurofm_ml.evaluation.audit import audit, job, standardiser_offsets
 from neurofm_ml.evaluation.audit.findings import CLAIMS, Finding
 from neurofm_ml.evaluation.audit.people import same_people
 from neurofm_ml.evaluation.audit.times import least_gaps, overlaps
+from neurofm_ml.evaluation.audit.traces import read_traces
 from neurofm_ml.evaluation.audit.units import shared_units
 from neurofm_ml.evaluation.audit.used import Used
+from neurofm_ml.evaluation.audit.windows import repeated_windows
 from neurofm_ml.knowledge.cards import SplitSpec
 from neurofm_ml.presets import SPLITS, AuditConfig
 
@@ -261,6 +265,18 @@ def test_a_person_scanned_at_two_sites_under_two_names_is_found(tmp_path: Path, 
     twice = Used(scans("again", seed, [20, 21, 22, 23, 24, 3]).write(tmp_path))
     found = same_people([clean_run[0], twice])
     assert [(f.kind, f.a.dataset, f.a.who, f.b.dataset, f.b.who) for f in found] == [("person", "here", "here 3", "again", "again 5")]
+
+
+@pytest.mark.skipif(not os.environ.get("NEUROFM_DATA"), reason="NEUROFM_DATA is not set")
+def test_the_scan_that_abide_has_under_two_names_is_found(tmp_path: Path) -> None:
+    ids = [f"00505{n}" for n in range(51, 65)]
+    shards = write_real(tmp_path, "abide_yale", [*ids, "0050578", "0050602"])
+    windows = pd.read_parquet(shards / "windows.parquet")
+    windows["split"] = np.where(windows.recording == "0050578", "test", "train")
+    windows.to_parquet(shards / "windows.parquet", index=False)
+    used = [Used(shards)]
+    found = [*same_people(used), *repeated_windows(AuditConfig(), read_traces(used[0]))]
+    assert [(f.kind, f.a.recording, f.b.recording) for f in found] == [(kind, "0050602", "0050578") for kind in ("person", "window")]
 
 
 # ---------------------------------------------------------------- scalers
