@@ -85,7 +85,7 @@ def _resampled(
     else:
         drawn = Units(units, n_boot, seed)
     resampled = np.sum([sign * resample(score, y, p, drawn) for sign, p in sides], axis=0)
-    return sum(sign * score.value(y, p) for sign, p in sides), drawn.inflation * _deviation(resampled), drawn
+    return sum(sign * score.value(y, p) for sign, p in sides), _deviation(score, resampled, drawn), drawn
 
 
 def _symmetric(value: float, error: float, null: float, drawn: "Blocks | Units") -> Interval:
@@ -128,10 +128,19 @@ def _log_odds(share: float) -> float:
     return float(np.log(share / (1 - share)))
 
 
-def _deviation(resampled: Array) -> float:
-    """NaN where more than UNDEFINED of the resamples have no score: one unit alone may have the rarer class then."""
+def _deviation(score: Score, resampled: Array, drawn: "Blocks | Units") -> float:
+    """NaN where more than UNDEFINED of the resamples have no score: one unit alone may have the rarer class then.
+
+    A score without a lower end falls without limit where the units drawn hardly differ in truth; the middle 68 % of the resamples
+    say then what the deviation is but for those.
+    """
     defined = resampled[np.isfinite(resampled)]
-    return float(defined.std()) if len(defined) >= (1 - UNDEFINED) * len(resampled) else np.nan
+    if len(defined) < (1 - UNDEFINED) * len(resampled):
+        return np.nan
+    if drawn.block or np.isfinite(score.least):
+        return drawn.inflation * float(defined.std())
+    low, high = np.quantile(defined, (0.1587, 0.8413))
+    return drawn.inflation * float(high - low) / 2
 
 
 # ---------------------------------------------------------------- drawing

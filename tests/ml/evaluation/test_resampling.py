@@ -144,6 +144,17 @@ def test_blocks_of_a_series_of_states_cover_the_truth(make_series: Callable) -> 
     assert 0.9 <= np.mean(covered) <= 0.995
 
 
+def test_r2_over_few_people_covers_the_truth_and_is_not_lost_to_odd_draws() -> None:
+    rng, found = np.random.default_rng(0), []
+    for _ in range(200):
+        age = rng.gamma(2, 5, 10)
+        said = 0.5 * age + 5 + rng.normal(0, 2, 10)
+        found.append(score_interval("r2", age[:, None], said[:, None], np.arange(10), n_boot=300))
+    truth = 1 - (0.25 * 50 + 4) / 50  # ages have mean 10 and variance 50
+    assert 0.9 <= np.mean([f.low <= truth <= f.high for f in found]) <= 0.995
+    assert np.median([truth - f.low for f in found]) < 1.2
+
+
 def test_without_an_error_the_bound_is_that_of_a_share(make_labels: Make) -> None:
     perfect = make_labels(n_units=10, gain=1e3, metric="auroc")
     low = stats.binomtest(10, 10).proportion_ci().low
