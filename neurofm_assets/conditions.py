@@ -16,10 +16,14 @@ BLOCKED = dg.AutomationCondition.any_deps_match(
     dg.AutomationCondition.any_checks_match(dg.AutomationCondition.check_failed(), blocking_only=True)
 ).with_label("an input is blocked")
 
-#: An input is about to change, so what is made now would be out of date at once.
+CHANGED = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.data_version_changed())
+
+#: An input is about to change, so what is made now would be out of date at once. Dagster's `will_be_requested` sees inputs of
+#: the same partitions alone; data that follow other data are about to change when these have changed.
 UNSETTLED = (
     dg.AutomationCondition.any_deps_in_progress()
     | dg.AutomationCondition.any_deps_match(dg.AutomationCondition.will_be_requested())
+    | dg.AutomationCondition.any_deps_match(CHANGED.since_last_handled()).allow(dg.AssetSelection.groups("data"))
     | dg.AutomationCondition.in_progress()
 ).with_label("an input is being made")
 
@@ -30,8 +34,7 @@ def when_changed(*inputs: str) -> dg.AutomationCondition[Any]:
     The trigger is a changed data version: an input that was made again and came out the same starts nothing. It is kept until
     the partition is requested, or made by other means.
     """
-    changed = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.data_version_changed())
-    trigger = changed.allow(dg.AssetSelection.assets(*inputs)).since_last_handled()
+    trigger = CHANGED.allow(dg.AssetSelection.assets(*inputs)).since_last_handled()
     return (trigger & ~UNSETTLED & ~BLOCKED).with_label(f"{' or '.join(inputs)} changed")
 
 

@@ -119,7 +119,7 @@ def test_a_change_of_one_dataset_leaves_the_others_alone(house: House) -> None:
     house.made("recordings", key=BRAIN)
     house.settle()
     house.made("recordings", key=BRAIN, version="2")
-    assert house.settle(version="2") == [{"quality": {BRAIN}}, {"shards": {BRAIN}}, {"scaler": {"fmri"}}]
+    assert house.settle(version="2") == [{"quality": {BRAIN}}, {"shards": {BRAIN}}, {"scaler": {"fmri"}}, {"baselines": {BRAIN}}]
 
 
 def test_a_request_is_made_once_whatever_comes_of_it(house: House) -> None:
@@ -133,7 +133,7 @@ def test_a_release_follows_its_model_and_no_other(house: House) -> None:
     house.made("neurofmx_pretrained", "neurofmx_adapted", key=small)
     assert house.settle() == [{"onnx": {small}}]
     house.made("scores", key=small)
-    assert house.settle() == [{"model_card": {small}}, {"bundle": {small}}]
+    assert house.settle() == [{"model_card": {small}, "scorecard": {"small"}}, {"bundle": {small}}]
 
 
 # ---------------------------------------------------------------- what does not
