@@ -98,7 +98,8 @@ RECONSTRUCTIONS.add("ndt", _inferring("ndt"))
 def model_reconstruction(model: NeuroFMx, case: SignalCase, cfg: BaselinesConfig, seed: int) -> Prediction:
     """What the activity head says of the held-out channels when they are silent, in every window of the test block.
 
-    The model must know the recording's channels; it was fitted to no particular channels to be held out.
+    The model must know the recording's channels; it was fitted to no particular channels to be held out. `cfg` is that of the
+    baselines, so that the channels are the same.
     """
     held = held_out(case, cfg)
     began = time.perf_counter()

@@ -4,11 +4,11 @@ Every recording that is split in time asks both of each of its neural signals. S
 else as z-scores of the training block by R2. Shapes: T samples of a block, N channels.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -132,18 +132,16 @@ def find_signals(shards: Path, scaler: Sequence[Path], horizons_s: Sequence[floa
         if set(SPLITS) <= set(rows["split"]):
             for name in (n for n in neural_signals(card) if n in channels[str(session)]):
                 about = channels[str(session)][name]
-                place = (shards, tuple(scaler), card.name, str(recording), card.species, about["modality"], name, about["sfreq"])
-                cases += _asked(place, len(about["ch_names"]), horizons_s)
+                place = (shards, tuple(scaler), card.name, str(recording), card.species)
+                cases += _asked(SignalCase(*place, about["modality"], name, about["sfreq"], "reconstruction"), about, horizons_s)
     return cases
 
 
-def _asked(
-    place: tuple[Path, tuple[Path, ...], str, str, str, str, str, float], n_chans: int, horizons_s: Sequence[float]
-) -> Iterator[SignalCase]:
-    forecasts = (SignalCase(*place, "forecasting", h) for h in sorted(horizons_s))
-    yield from {case.lead: case for case in forecasts}.values()
-    if n_chans >= LEAST_CHANNELS:
-        yield SignalCase(*place, "reconstruction")
+def _asked(case: SignalCase, about: Mapping[str, Any], horizons_s: Sequence[float]) -> Iterator[SignalCase]:
+    forecasts = (replace(case, category="forecasting", horizon_s=h) for h in sorted(horizons_s))
+    yield from {forecast.lead: forecast for forecast in forecasts}.values()
+    if len(about["ch_names"]) >= LEAST_CHANNELS:
+        yield case
 
 
 def held_out(case: SignalCase, cfg: BaselinesConfig) -> Array:

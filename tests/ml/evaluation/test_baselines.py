@@ -12,14 +12,17 @@ from sklearn.neighbors import KNeighborsRegressor
 
 from neurofm_ml.data.predictions import Prediction, load_predictions
 from neurofm_ml.data.windows import load_block, shard_recordings
-from neurofm_ml.evaluation import baselines, tasks
-from neurofm_ml.evaluation.baselines import BASELINES, fit_baselines, roots
+from neurofm_ml.evaluation import baselines, inferred, tasks
+from neurofm_ml.evaluation.baselines import BASELINES, fit_baselines, questions, roots
+from neurofm_ml.evaluation.forecasting import FORECASTS
+from neurofm_ml.evaluation.inferred import population_of
 from neurofm_ml.evaluation.knn import fit_knn
 from neurofm_ml.evaluation.probe import fit_probe
+from neurofm_ml.evaluation.reconstruction import RECONSTRUCTIONS
 from neurofm_ml.evaluation.ridge import fit_ridge, lagged
 from neurofm_ml.evaluation.scores import read_scores
 from neurofm_ml.evaluation.tasks import Case, DecodingData, find_cases
-from neurofm_ml.presets import SPLITS, BaselinesConfig, IngestConfig, ShardsConfig, TrainConfig
+from neurofm_ml.presets import SPLITS, BaselinesConfig, IngestConfig, RatesConfig, ShardsConfig, TrainConfig
 from neurofm_ml.types import Array, Recording, Signal
 
 SIZES = {"train": 600, "validation": 150, "test": 250}
@@ -146,21 +149,38 @@ def _still(block: Recording) -> Recording:
     return block.with_signals({**block.signals, "behaviour": dataclasses.replace(target, values=np.ones_like(target.values))}, "stopped")
 
 
-def test_the_job_leaves_predictions_and_scores(shards: Path, scalers: list[Path], tmp_path: Path) -> None:
+def test_the_job_answers_every_question_with_every_method(shards: Path, scalers: list[Path], tmp_path: Path) -> None:
+    """Decoding, and forecasts and reconstruction of each signal; of fMRI, one sample a second, the blocks are too short to forecast."""
+    cfg = BaselinesConfig(dataset="simulation")
+    asked = list(questions(cfg, shards, scalers, tmp_path))
+    methods = {key: [q.method for q in asked if q.case.key == key] for key in {q.case.key for q in asked}}
+    decoding = {case.key for case in find_cases(shards, scalers)}
+    assert all(methods[key] == list(BASELINES) for key in decoding)
+    assert {key[2] for key in set(methods) - decoding} == {
+        *(f"{s}_reconstruction" for s in ("spikes", "calcium", "eeg", "fmri")),
+        *(f"{s}_in_{h}s" for s in ("spikes", "calcium", "eeg") for h in ("0.1", "1")),
+    }
+    assert all(len(names) == len(set(names)) > 1 for names in methods.values())
+    assert methods["simulation", "sub1_ses1", "eeg_reconstruction"] == ["ridge", "pca", "factor_analysis"]
+
+
+def test_the_job_leaves_predictions_and_scores(shards: Path, scalers: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "BASELINES", {name: BASELINES[name] for name in ("ridge", "knn", "gru")})
+    monkeypatch.setattr(baselines, "FORECASTS", {"copy_last": FORECASTS["copy_last"]})
+    monkeypatch.setattr(baselines, "RECONSTRUCTIONS", {"ridge": RECONSTRUCTIONS["ridge"]})
     cfg = BaselinesConfig(dataset="simulation", train=TrainConfig(steps=2, batch_size=4))
     report = fit_baselines(cfg, shards, scalers, tmp_path)
     predictions, table = load_predictions(tmp_path / "predictions"), read_scores(tmp_path / "scores.parquet")
-    closed_form = [p for p in predictions if p.method in ("ridge", "knn")]
-    assert len(predictions) == len(table) == 2 * len(BASELINES)
-    assert {p.method for p in predictions} == set(BASELINES)
-    assert all(p.y_pred.shape == p.y_true.shape == (200, 2) and p.family == "baseline" for p in predictions)
+    decoding = [p for p in predictions if p.task.startswith("behaviour")]
+    assert len(predictions) == len(table) == 2 * 3 + 6 + 4
+    assert all(p.y_pred.shape == p.y_true.shape == (200, 2) and p.family == "baseline" for p in decoding)
     for case in find_cases(shards, []):
         for same in (p for p in predictions if p.case == case.key):
             np.testing.assert_allclose(same.y_true, case.data.y["test"], rtol=1e-4, atol=1e-4)
             np.testing.assert_allclose(same.times, case.data.times["test"])
-    assert all(np.isfinite(p.control) and p.control < 0.1 for p in closed_form)
-    assert report.metrics["tasks"] == 2
-    assert table[table.method == "ridge"].value.min() > 0.5
+    assert all(np.isfinite(p.control) and p.control < 0.1 for p in decoding if p.method != "gru")
+    assert report.metrics["tasks"] == 2 + 6 + 4
+    assert table[(table.method == "ridge") & table.task.str.startswith("behaviour")].value.min() > 0.5
 
 
 def test_a_killed_job_fits_only_what_is_missing(shards: Path, scalers: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,12 +193,29 @@ def test_a_killed_job_fits_only_what_is_missing(shards: Path, scalers: list[Path
         return BASELINES["ridge"](case, cfg, out)
 
     monkeypatch.setattr(baselines, "BASELINES", {"ridge": ridge})
+    monkeypatch.setattr(baselines, "FORECASTS", {})
+    monkeypatch.setattr(baselines, "RECONSTRUCTIONS", {})
     with pytest.raises(KeyboardInterrupt):
         fit_baselines(cfg, shards, scalers, tmp_path)
     fit_baselines(cfg, shards, scalers, tmp_path)
     assert fitted[1] == fitted[2] != fitted[0]
     assert len(fitted) == 3
     assert len(read_scores(tmp_path / "scores.parquet")) == 2
+
+
+def test_what_a_population_was_inferred_to_do_is_inferred_once(
+    shards: Path, scalers: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For decoding and reconstruction alike, and by a job that was killed in between."""
+    cfg = BaselinesConfig(dataset="simulation", rates=RatesConfig(updates=2, d_model=16, segment=16, batch_size=4))
+    case = find_cases(shards, scalers)[0]
+    population = population_of(case)
+    assert population is not None
+    said = BASELINES["ndt"](case, cfg, tmp_path)
+    monkeypatch.setattr(inferred, "fit_rates", lambda *_: pytest.fail("fitted again"))
+    again = RECONSTRUCTIONS["ndt"](population, cfg, tmp_path)
+    np.testing.assert_array_equal(BASELINES["ndt"](case, cfg, tmp_path).y_pred, said.y_pred)
+    assert again.parameters < said.parameters
 
 
 def test_a_probe_reads_what_the_latents_hold(shards: Path) -> None:
