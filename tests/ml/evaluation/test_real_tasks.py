@@ -32,9 +32,10 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def shards_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def make(name: str) -> Path:
-        card, folder = datasets()[name], tmp_path_factory.mktemp(name)
+        card, folder, found = datasets()[name], tmp_path_factory.mktemp(name), read(name)
         (folder / "shards").mkdir()
-        for recording in read(name):
+        assert isinstance(found, list)
+        for recording in found:
             assert isinstance(recording, Recording)
             save_recording(recording, folder / "recordings" / "recordings")
         (folder / "recordings" / "card.json").write_text(json.dumps(to_dict(card)))
