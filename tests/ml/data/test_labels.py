@@ -48,6 +48,9 @@ def events(**changes: Any) -> TaskSpec:
         ({"during": (-1.0, 0.0)}, 2.6, "c"),
         ({"during": (0.5, 1.5)}, 0.0, "a"),
         ({"during": (0.5, 1.5)}, 5.0, None),
+        ({"metric": "auroc", "classes": ("", "a")}, 0.0, "a"),
+        ({"metric": "auroc", "classes": ("", "a")}, 2.5, ""),  # no interval is a class where it is named
+        ({"metric": "auroc", "classes": ("", "a")}, 3.0, "b"),
     ],
 )
 def test_the_interval_around_the_middle(changes: dict[str, Any], start: float, expected: Any) -> None:
@@ -79,6 +82,12 @@ def test_what_intervals_do_not_have_is_refused(changes: dict[str, Any], listed: 
         ({"target": "subject.age", "column": "x"}, "task 't': column and during are of intervals, but target is 'subject.age'"),
         ({"target": "speed", "during": (0, 1)}, "column and during are of intervals, but target is 'speed'"),
         ({"during": (1, 1)}, "during is 1 to 1 s; the end must follow the start"),
+        ({"during": (0, 1), "epoch": (1, 0)}, "epoch is 1 to 0 s; the end must follow the start"),
+        ({"epoch": (0, 1)}, "an epoch is cut from windows whose middle lies `during` known seconds; name them too"),
+        ({"category": "person"}, "category is 'person'; for target 'intervals.events' it is state or decoding"),
+        ({"target": "subject.age", "category": "decoding"}, "category is 'decoding'; for target 'subject.age' it is person"),
+        ({"target": "speed", "category": "state"}, "category is 'state'; for target 'speed' it is decoding or encoding"),
+        ({"metric": "kappa"}, "has 0 classes; the metric 'kappa' needs two or more"),
         ({"metric": "auroc"}, "task 't' has 0 classes; the metric 'auroc' needs two, the positive one last"),
         ({"metric": "auroc", "classes": ("a", "b", "c")}, "has 3 classes; the metric 'auroc' needs two"),
         ({"metric": "balanced_accuracy", "classes": ("a",)}, "has 1 classes; the metric 'balanced_accuracy' needs two or more"),
@@ -90,6 +99,16 @@ def test_what_intervals_do_not_have_is_refused(changes: dict[str, Any], listed: 
 def test_a_wrong_label_task_is_refused(changes: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         events(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "category"),
+    [({}, "state"), ({"category": "decoding"}, "decoding"), ({"target": "subject.iq"}, "person"), ({"target": "speed"}, "decoding")],
+)
+def test_the_category_follows_from_the_target(changes: dict[str, Any], category: str) -> None:
+    task = events(**changes)
+    assert (task.category, task.of_subject) == (category, category == "person")
+    assert from_dict(TaskSpec, json.loads(json.dumps(to_dict(task)))) == task
 
 
 LABELS = (

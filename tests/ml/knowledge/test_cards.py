@@ -89,6 +89,22 @@ def test_without_data_only_the_simulation_is_here() -> None:
             {"tasks": [{"name": "t", "target": "intervals.e", "inputs": ["lfp"], "during": [0, 0.6]}]},
             "task 't': during is 0 to 0.6 s, but a window knows the intervals that touch it, so their start is within 0.5 s",
         ),
+        (
+            {"tasks": [{"name": "t", "target": "intervals.e", "inputs": ["lfp"], "during": [0.1, 0.3], "epoch": [0, 0.7]}]},
+            "task 't': epoch is 0 to 0.7 s, but windows of 1 s whose middle lies 0.1 to 0.3 s after the start all hold -0.2 to 0.6 s of it",
+        ),
+        (
+            {"tasks": [{"name": "t", "target": "lfp", "inputs": ["speed"]}]},
+            "task 't': category is 'decoding', but its target 'lfp' is lfp; activity is encoded from a stimulus or behaviour",
+        ),
+        (
+            {"tasks": [{"name": "t", "target": "speed", "inputs": ["lfp"], "category": "encoding"}]},
+            "task 't': category is 'encoding', but its target 'speed' is pose",
+        ),
+        (
+            {"tasks": [{"name": "t", "target": "lfp", "inputs": ["lfp"], "category": "encoding"}]},
+            "task 't': encoding is from a stimulus or behaviour, but its input 'lfp' is activity",
+        ),
         ({"pattern": "../{id}.csv"}, "pattern is '../{id}.csv'; it must stay inside the card's root"),
         ({"pattern": "/etc/{id}"}, "it must stay inside the card's root"),
         ({"root": "../elsewhere"}, "root is '../elsewhere'; it must not climb out with '..': give the whole path"),
