@@ -94,36 +94,37 @@ def nearest(x: Array, y: Array, n_classes: int, seed: int) -> Iterator[Fit]:
 # ---------------------------------------------------------------- trees
 @dataclass(frozen=True)
 class Boosted:
-    """The first `trees` of a boosted model; classes are places, `seen` those there are."""
+    """The first `trees` of a boosted model; `frequency` (K,) of each class among its rows, by which probabilities are divided."""
 
     model: Any
     trees: int
     leaves: int
-    seen: Array
-    n_classes: int
+    frequency: Array
 
     @property
     def parameters(self) -> int:
-        """A value per leaf, a feature and a threshold per split."""
-        return self.trees * max(1, len(self.seen) if len(self.seen) > 2 else 1) * (3 * self.leaves - 2)
+        """A value per leaf, a feature and a threshold per split; of more than two classes each has trees of its own."""
+        n = np.count_nonzero(self.frequency)
+        return self.trees * (n if n > 2 else 1) * (3 * self.leaves - 2)
 
     def __call__(self, x: Array) -> Array:
-        stages = self.model.staged_predict_proba(x) if self.n_classes else self.model.staged_predict(x)
-        said = next(stage for k, stage in enumerate(stages, 1) if k == self.trees)
-        if not self.n_classes:
-            return np.asarray(said[:, None])
-        wide = np.zeros((len(x), self.n_classes))
-        wide[:, self.seen] = said
-        return wide
+        classes = self.frequency.any()
+        stages = self.model.staged_predict_proba(x) if classes else self.model.staged_predict(x)
+        said = np.asarray(next(stage for k, stage in enumerate(stages, 1) if k == self.trees))
+        if not classes:
+            return said[:, None]
+        seen, wide = self.frequency > 0, np.zeros((len(x), len(self.frequency)))
+        wide[:, seen] = said / self.frequency[seen]
+        return wide / wide.sum(axis=1, keepdims=True)
 
 
 def boosting(x: Array, y: Array, n_classes: int, seed: int) -> Iterator[Fit]:
     """Gradient boosting of small trees on binned features (Ke et al. 2017)."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-    grower = partial(HistGradientBoostingClassifier, class_weight="balanced") if n_classes else HistGradientBoostingRegressor
+    grower = HistGradientBoostingClassifier if n_classes else HistGradientBoostingRegressor
     grower = partial(grower, learning_rate=_RATE, max_iter=TREES[-1], min_samples_leaf=_ROWS, max_bins=_BINS, early_stopping=False)
+    frequency = np.bincount(y.astype(int), minlength=n_classes) if n_classes else np.zeros(0)
     for leaves in LEAVES:
         model = grower(max_leaf_nodes=leaves, random_state=seed).fit(x, y.astype(int) if n_classes else y)
-        seen = np.unique(y).astype(int) if n_classes else np.zeros(0, int)
-        yield from (Boosted(model, trees, leaves, seen, n_classes) for trees in TREES)
+        yield from (Boosted(model, trees, leaves, frequency) for trees in TREES)

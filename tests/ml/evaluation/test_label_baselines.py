@@ -183,7 +183,7 @@ def test_power_is_in_the_band_of_its_sine(modality: str, hz: float) -> None:
 
 def test_bands_that_a_window_cannot_resolve_are_left_out() -> None:
     assert spectra.bands_of(Signal(np.zeros((400, 1)), 200.0, "emg"))[-1] == (70, 95)
-    assert spectra.bands_of(Signal(np.zeros((16, 1)), 128.0, "eeg"))[0] == (4, 8)
+    assert spectra.bands_of(Signal(np.zeros((16, 1)), 128.0, "eeg"))[0] == (8, 13)
 
 
 def test_the_course_is_means_of_stretches() -> None:
@@ -306,3 +306,27 @@ def test_eegnet_is_trained_on_training_windows_alone(tmp_path: Path, monkeypatch
         (case,) = find_label_cases(shards, [scaler])
         LABEL_BASELINES["eegnet"](case, dataclasses.replace(CFG, train=TrainConfig(steps=3, batch_size=4)), tmp_path / str(seed) / "out")
     assert all(torch.equal(a, b) for a, b in zip(*(state.values() for state in states), strict=True))
+
+
+# ---------------------------------------------------------------- real recordings
+@pytest.mark.slow
+@pytest.mark.skipif("NEUROFM_DATA" not in os.environ, reason="NEUROFM_DATA does not name real recordings")
+@pytest.mark.parametrize(
+    ("dataset", "task", "method", "least"),
+    [
+        ("biosppy_eeg_eyes", "eyes", "band_power_linear", 0.85),
+        ("eeg_muse_ssvep", "frequency", "tangent_linear", 0.7),
+        ("monkey_reach_datahigh", "reach", "course_linear", 0.8),
+    ],
+)
+def test_reference_points_on_real_recordings(dataset: str, task: str, method: str, least: float, tmp_path: Path) -> None:
+    """Figures measured on these cards' splits, less what another version of a library may move."""
+    from neurofm_ml.data.ingest import ingest
+    from neurofm_ml.knowledge.files import raw_files
+
+    for name in ("recordings", "shards"):
+        (tmp_path / name).mkdir()
+    ingest(IngestConfig(dataset=dataset), raw_files(datasets()[dataset]), tmp_path / "recordings")
+    shard_recordings(ShardsConfig(dataset=dataset), tmp_path / "recordings", tmp_path / "shards")
+    (case,) = (c for c in find_label_cases(tmp_path / "shards", []) if c.task.name == task)
+    assert LABEL_BASELINES[method](case, BaselinesConfig(dataset=dataset), tmp_path).value >= least
