@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from neurofm_ml.evaluation.label_baselines.registry import CONNECTIVITY, COURSES
 from neurofm_ml.evaluation.label_baselines.views import are_known, look, shared_channels
 from neurofm_ml.evaluation.label_tasks import LabelCase, find_label_cases
 from neurofm_ml.knowledge.cards import SignalSpec, SplitSpec, TaskSpec, datasets
-from neurofm_ml.presets import BaselinesConfig, ScalerConfig, ShardsConfig, TrainConfig
+from neurofm_ml.presets import BaselinesConfig, IngestConfig, ScalerConfig, ShardsConfig, TrainConfig
 from neurofm_ml.types import Intervals, Recording, Signal, Subject
 
 CFG = BaselinesConfig(dataset="toy", train=TrainConfig(steps=80, batch_size=16, log_every=40, checkpoint_every=80))
