@@ -78,6 +78,7 @@ def _resampled(
 ) -> tuple[float, float, "Blocks | Units"]:
     """The signed sum of scores, its standard error, and what was drawn for it."""
     y, sides = np.asarray(y_true, np.float64), [(sign, np.asarray(p, np.float64)) for sign, p in zip(signs, predictions, strict=True)]
+    value = sum(sign * score.value(y, p) for sign, p in sides)
     drawn: Blocks | Units
     if units is None:
         influence = np.sum([sign * score.statistic.influence(y, p) for sign, p in sides], axis=0)
@@ -85,7 +86,7 @@ def _resampled(
     else:
         drawn = Units(units, n_boot, seed)
     resampled = np.sum([sign * resample(score, y, p, drawn) for sign, p in sides], axis=0)
-    return sum(sign * score.value(y, p) for sign, p in sides), _deviation(score, resampled, drawn), drawn
+    return value, _deviation(score, resampled, drawn), drawn
 
 
 def _symmetric(value: float, error: float, null: float, drawn: "Blocks | Units") -> Interval:

@@ -92,6 +92,12 @@ class Score:
         """The score of a prediction; weights (T,) count each sample so many times."""
         w = np.ones(len(y_true)) if weights is None else weights
         y, p = finite(y_true, "y_true"), finite(y_pred, "y_pred")
+        if self.of == "classes" and not (y.shape == (len(p), 1) and y.max() < p.shape[1]):
+            raise ValueError(
+                f"{self.name} needs y_true (T, 1) places and y_pred (T, C) scores of all classes, got {y.shape} and {p.shape}."
+            )
+        if self.of != "classes" and y.shape != p.shape:
+            raise ValueError(f"y_true has shape {y.shape} and y_pred {p.shape}; {self.name} needs a guess for each number.")
         found = float(self.statistic.weighted(y, p, w[None])[0])
         if not np.isfinite(found):
             raise ValueError(f"{self.name} is not defined here: a column of y_true is constant or only one class occurs; leave it out.")

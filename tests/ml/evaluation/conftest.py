@@ -110,7 +110,7 @@ def make_labels(make_prediction: Callable[..., Prediction]) -> Callable[..., Pre
         labels = np.random.default_rng(seed).permutation(np.arange(n_units) % n)[units]
         labels = (labels + np.arange(len(units))) % n if mixed else labels
         rng = np.random.default_rng([seed, noise_seed, 1])
-        width = 1 if SCORES[metric].of == "numbers" else n
+        width = n if SCORES[metric].of == "classes" else 1
         truth = labels[:, None].astype(float) if width == 1 else np.eye(n)[labels]
         said = gain * truth + (rng.normal(size=(n_units, width))[units] + rng.normal(size=truth.shape)) / 2**0.5
         made = {

@@ -72,10 +72,21 @@ def test_an_answer_without_knowledge_is_at_chance_and_a_perfect_one_at_the_end(n
     assert score.value(y, perfect) == pytest.approx(best) if np.isfinite(best) else score.value(y, perfect) > 1
 
 
+TWO = np.arange(10.0).reshape(5, 2)
+
+
 @pytest.mark.parametrize(
-    ("name", "y", "match"),
-    [("r2", np.ones((5, 1)), "r2 is not defined"), ("auroc", np.ones((5, 1)), "only one class"), ("mae", np.full((5, 1), np.nan), "5 NaN")],
+    ("name", "y", "p", "match"),
+    [
+        ("r2", np.ones((5, 2)), TWO, "r2 is not defined"),
+        ("auroc", np.ones((5, 1)), TWO, "only one class"),
+        ("mae", np.full((5, 2), np.nan), TWO, "10 NaN"),
+        ("mae", np.zeros((5, 1)), TWO, "a guess for each number"),
+        ("accuracy", np.full((5, 1), 2.0), TWO, "scores of all classes"),
+        ("auroc", np.zeros(5), TWO, r"y_true \(T, 1\) places"),
+        ("bits_per_spike", TWO, -TWO, "cannot be negative"),
+    ],
 )
-def test_what_has_no_score_is_refused(name: str, y: Array, match: str) -> None:
+def test_what_has_no_score_is_refused(name: str, y: Array, p: Array, match: str) -> None:
     with pytest.raises(ValueError, match=match):
-        SCORES[name].value(y, np.arange(10.0).reshape(5, 2)[:, : 2 if name == "auroc" else 1])
+        SCORES[name].value(y, p)
