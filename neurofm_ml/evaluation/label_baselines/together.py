@@ -34,13 +34,19 @@ def slow_connectivity(signal: Signal) -> Array:
 
 
 def pairs(signal: Signal) -> Array:
-    """(E,) Fisher's z of all correlations."""
-    return correlations(signal.values)
+    """(E,) Fisher's z of all correlations; NaN for pairs with a region that never moves."""
+    return _correlations(signal.values, signal)
 
 
 def slow_pairs(signal: Signal) -> Array:
     """(E,) the same of slow fluctuations."""
-    return correlations(_within(signal, SLOW))
+    return _correlations(_within(signal, SLOW), signal)
+
+
+def _correlations(values: Array, signal: Signal) -> Array:
+    moving = signal.values.std(axis=0) > 0
+    rows, columns = np.triu_indices(len(moving), 1)
+    return np.where(moving[rows] & moving[columns], correlations(values), np.nan)
 
 
 def _within(signal: Signal, band: tuple[float, float]) -> Array:

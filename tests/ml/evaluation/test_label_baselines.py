@@ -159,6 +159,16 @@ def test_a_channel_that_never_moves_does_no_harm() -> None:
             assert still.data.score("test", said) > 0.55
 
 
+def test_correlations_with_an_empty_parcel_are_those_of_the_others_in_the_mean() -> None:
+    case = planted("fmri")
+    values = [v.copy() for v in case.sources[0].values]
+    values[0][:, 0] = 7.0
+    found = look(changed(case, values=values).data, PAIRS[0]).x["train"]
+    assert (found[0, :4] == 0).all()
+    assert (found[0, 4:] != 0).all()
+    np.testing.assert_allclose(found[:, 4:].mean(0), 0, atol=1e-12)
+
+
 def test_people_with_other_windows_are_averaged_where_they_are_known() -> None:
     case = planted("fmri", of_subject=True, n_classes=2)
     values = [v.copy() for v in case.sources[0].values]
