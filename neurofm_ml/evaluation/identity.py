@@ -52,8 +52,9 @@ def variance_shares(x: Array, windows: pd.DataFrame, label: Array | None, of_sub
     if label is not None and of_subject:
         found.append(_of_label(x, label, nobody, (subject, "subjects"), nobody, n_perm, rng))
     elif label is not None:
-        runs = label_runs(label, windows), "stretches"
-        found.append(_of_label(x, label, cell, runs, codes(windows.recording), n_perm, rng))
+        runs, recording = label_runs(label, windows), codes(windows.recording)
+        within = recording if runs.max() > recording.max() else nobody  # a recording of one state can change only with another
+        found.append(_of_label(x, label, cell, (runs, "stretches"), within, n_perm, rng))
     return found
 
 

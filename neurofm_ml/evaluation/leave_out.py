@@ -1,7 +1,8 @@
 """Probes of people and sites that were not learned from: each is left out in turn, and intervals are over people.
 
 Ridge on pooled features, with classes weighted alike in every fold: where they were not, leaving a person out would shift the
-fit against that person's class, and areas under the curve fall below chance on noise. The penalty is the one that training
+fit against that person's class, and areas under the curve fall below chance on noise. Answers of different folds still share
+training people, which intervals over people do not know: few people at chance may lie far from it on either side. The penalty is the one that training
 windows choose for validation windows. Shapes: n windows, D width, K classes (1 for a number).
 """
 

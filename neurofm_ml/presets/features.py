@@ -2,6 +2,8 @@
 
 from neurofm_ml.config import config
 from neurofm_ml.presets.base import positive
+from neurofm_ml.presets.loop import TrainConfig
+from neurofm_ml.presets.neurofmx import NeuroFMxConfig
 
 
 @config
@@ -32,3 +34,17 @@ class RepresentationConfig:
 
     def __post_init__(self) -> None:
         positive(self, "n_perm", "n_boot")
+
+
+@config
+class PlantedConfig:
+    """The planted benchmark: how many simulated recordings of how many seconds, and the model that is pretrained on them."""
+
+    seed: int = 0
+    recordings: int = 2
+    duration_s: float = 300.0
+    model: NeuroFMxConfig = NeuroFMxConfig()
+    train: TrainConfig = TrainConfig(steps=1000, ema=0.995, checkpoint_every=500)
+
+    def __post_init__(self) -> None:
+        positive(self, "recordings", "duration_s")
