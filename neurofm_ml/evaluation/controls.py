@@ -1,13 +1,14 @@
 """Controls: what would a decoder score that knows nothing of the target at that time?
 
-Two forms, both keep the slow time course of neural activity and behaviour:
+All forms keep the slow time course of neural activity and behaviour:
 
 - fitted again (`rolled`): labels are rolled by half of each block, and the whole method, tuning
   included, is run on them. It finds leaks in the pipeline. Used wherever fitting is cheap.
-- shifted predictions (`shifted_r2`): the predictions of a fitted decoder against the target at every
-  circular shift. Its null gives the p of every series' R2. Plain R2 would punish a shifted prediction for
-  having any variance, so as a control value each shift is rescaled to fit best (`best_r2`): chance
-  is then 1 / (effective number of bins), just above 0.
+- predictions as they are against truths that they do not know: those of other units, or of another time
+  (`permutation.null_scores`). Chance is then that of the metric; its null gives the p of every row.
+- of R2 of a series, at every circular shift (`shifted_r2`). Plain R2 would punish a shifted prediction for having any
+  variance, so as a control value each shift is rescaled to fit best: chance is then 1 / (effective number of bins), just
+  above 0.
 
 Shapes: T bins, K target columns.
 """

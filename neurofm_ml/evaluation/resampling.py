@@ -29,14 +29,15 @@ from neurofm_ml.types import Array
 
 LEVEL = 0.95
 ROUNDING = 1e-12
+#: Share of resamples without a score above which there is no interval: one unit alone may have the rarer class.
 UNDEFINED = 0.2
 #: Weights that are held at a time.
 CHUNK = 2**17
 
 
 class Interval(NamedTuple):
-    """A value with its 95 % interval, the two-sided p of its being no more than chance (of a difference: zero), the bins per block (0: units
-    were drawn), and how many pieces there were to draw."""
+    """A value with its 95 % interval, the two-sided p of its being at chance (of a difference: zero), the bins per block (0 where
+    units were drawn), and how many pieces there were to draw. NaN where the pieces are too few to say."""
 
     value: float
     low: float
@@ -59,7 +60,7 @@ def difference(a: Prediction, b: Prediction, n_boot: int = 1000, seed: int = 0) 
 
 
 def score_interval(metric: str, y_true: Array, y_pred: Array, units: Array | None = None, n_boot: int = 1000, seed: int = 0) -> Interval:
-    """Score of (T, K) by one of SCORES; its interval keeps to what the score can be. p is of its being no other than chance."""
+    """Score of (T, K) by one of SCORES; its interval keeps to what the score can be."""
     score = SCORES[metric]
     value, error, drawn = _resampled(score, y_true, [y_pred], [1.0], units, n_boot, seed)
     return _between_ends(score, value, error, score.at_chance(y_true), drawn)
@@ -130,10 +131,10 @@ def _log_odds(share: float) -> float:
 
 
 def _deviation(score: Score, resampled: Array, drawn: "Blocks | Units") -> float:
-    """NaN where more than UNDEFINED of the resamples have no score: one unit alone may have the rarer class then.
+    """Standard error, NaN where too many resamples have no score.
 
-    A score without a lower end falls without limit where the units drawn hardly differ in truth; the middle 68 % of the resamples
-    say then what the deviation is but for those.
+    A score without a lower end falls without limit where the units drawn hardly differ in truth; of those the middle 68 % of the
+    resamples say what the deviation is.
     """
     defined = resampled[np.isfinite(resampled)]
     if len(defined) < (1 - UNDEFINED) * len(resampled):

@@ -127,7 +127,8 @@ def _require_same_truth(a: Prediction, b: Prediction) -> None:
     same = a.y_true.shape == b.y_true.shape
     both = a.mask & b.mask if same else None
     close = both is not None and np.allclose(a.y_true[both], b.y_true[both], rtol=1e-3, atol=1e-3 * float(np.std(b.y_true[b.mask])))
-    if not close or a.metric != b.metric or (a.units is None) != (b.units is None) or (a.units is not None and (a.units != b.units).any()):
+    units = [np.array([]) if p.units is None else p.units for p in (a, b)]
+    if not close or a.metric != b.metric or not np.array_equal(*units):
         raise ValueError(
             f"{a.method} and {b.method} of {'/'.join(a.case)} were scored on different targets "
             f"({a.y_true.shape} by {a.metric} and {b.y_true.shape} by {b.metric}) or units; make both from the same shards."
@@ -142,7 +143,7 @@ def mean_scores(table: pd.DataFrame) -> dict[str, float]:
 
 def control_check(predictions: Sequence[Prediction]) -> tuple[Check, ...]:
     """Whether every control sits at chance: no R2 above CHANCE, and no other score further above chance than so many would lie by
-    luck in 5 % of such tables (Bonferroni)."""
+    luck in 5 % of such tables (Sidak 1967)."""
     by_r2, others = ([p for p in predictions if (p.metric == "r2") == which] for which in (True, False))
     worst = max([control_and_p(p)[0] for p in by_r2], default=0.0)
     limit = NormalDist().inv_cdf(LEVEL ** (1 / len(others))) if others else 0.0
