@@ -7,7 +7,7 @@ export DAGSTER_HOME := $(NEUROFM_HOME)/dagster
 # Small models on few cores: threads that wait for each other cost more than they give.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo full shards ui doctor test slow lint golden bench clean
+.PHONY: help setup demo full shards ui doctor test slow lint golden bench leaderboard clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -57,6 +57,9 @@ golden: setup  ## accept what the code gives now as the reference in tests/golde
 bench: setup  ## the measurements behind every speed claim
 	@failed=; for script in benchmarks/*.py; do echo "== $$script"; $(PY) $$script || failed="$$failed $$script"; done; \
 	test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
+
+leaderboard: setup  ## NeuroFMx, its ablations and every baseline on every task that is here: under two hours, goes on where it stopped
+	@$(PY) benchmarks/leaderboard.py
 
 clean:  ## remove the virtual environment and caches; artifacts in NEUROFM_HOME stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

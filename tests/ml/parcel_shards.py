@@ -64,7 +64,7 @@ def write_series(folder: Path, name: str, series: Sequence[Array], places: Array
 def write_real(folder: Path, name: str, ids: Sequence[str]) -> Path:
     """Shards of some people of a dataset that is here."""
     card = datasets()[name]
-    card = dataclasses.replace(card, recordings=tuple(RecordingSpec(id=i) for i in ids))
+    card = dataclasses.replace(card, leave_out={}, recordings=tuple(RecordingSpec(id=i) for i in ids))
     people = read(card)
     assert isinstance(people, list)
     return write(folder, card, people)

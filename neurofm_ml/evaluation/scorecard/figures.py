@@ -72,7 +72,11 @@ def dots(table: pd.DataFrame, metric: str) -> "go.Figure":
             name=method,
             mode="markers",
             marker={"color": colour, "size": 9},
-            error_x={"array": rows.ci_high - value, "arrayminus": (value - rows.ci_low).clip(upper=value - LEAST_SHOWN), "width": 0},
+            error_x={
+                "array": (rows.ci_high - value).clip(0),
+                "arrayminus": (value - rows.ci_low).clip(upper=value - LEAST_SHOWN),
+                "width": 0,
+            },
             customdata=rows[["value", "ci_low", "ci_high", "control", "seeds", "fingerprints"]],
             hovertemplate=f"<b>{method}</b> %{{y}}<br>{metric} %{{customdata[0]:.3f}} [%{{customdata[1]:.3f}}, %{{customdata[2]:.3f}}]"
             "<br>control %{customdata[3]:.3f}, %{customdata[4]} seeds<br>artifact %{customdata[5]}<extra></extra>",
@@ -90,13 +94,14 @@ def differences(table: pd.DataFrame) -> "go.Figure":
     figure = go.Figure()
     for verdict, colour in (("beats baseline", "#12a150"), ("ties", "#9aa0a6"), ("does not beat baseline", "#d93025")):
         rows = ours[ours.verdict == verdict]
+        shown = rows.difference.clip(lower=-1, upper=1)
         figure.add_scatter(
-            x=rows.difference.clip(lower=-1, upper=1),
+            x=shown,
             y=label[rows.index],
             name=verdict,
             mode="markers",
             marker={"color": colour, "size": 9},
-            error_x={"array": rows.difference_high - rows.difference, "width": 0},
+            error_x={"array": (rows.difference_high - shown).clip(0), "arrayminus": (shown - rows.difference_low).clip(0), "width": 0},
             customdata=rows[["difference", "difference_low", "difference_high", "baseline"]],
             hovertemplate="%{y}<br>%{customdata[0]:+.3f} [%{customdata[1]:+.3f}, %{customdata[2]:+.3f}] against %{customdata[3]}<extra></extra>",
         )

@@ -10,8 +10,8 @@ from neurofm_ml.jobs.spec import Inputs, claims, job
 from neurofm_ml.types import Report
 
 LEAKS = (
-    "no_subject_in_two_splits", "no_session_in_two_splits", "no_family_in_two_splits", "no_site_in_two_splits", "no_time_overlap",
-    "no_window_repeated", "scaler_is_of_training_windows",
+    "no_recording_in_two_splits", "no_session_in_two_splits", "no_subject_in_two_splits", "no_family_in_two_splits",
+    "no_site_in_two_splits", "no_time_overlap", "no_window_repeated", "scaler_is_of_training_windows",
 )  # fmt: skip
 
 

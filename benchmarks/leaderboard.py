@@ -1,0 +1,149 @@
+"""NeuroFMx, its ablations and every baseline that applies, on every task of every dataset that is here.
+
+Variants: as it is; without pretraining (one update of it); without the Perceiver (tokens averaged); without state-space blocks
+(a GRU of equal size). Each is pretrained on the training windows of all datasets with tasks, fitted to each recording's and
+each dataset's tasks, and probed frozen, with every seed; all get the same updates. Baselines are the artifacts that the assets
+make: fitted once, each tuned on validation windows. A task counts as won or tied where the best of NeuroFMx's ways of
+answering it (fine-tuned, linear probe) is not surely worse than the best baseline, both taken on the test windows.
+
+Every cell is an artifact of its own, found again by its fingerprint: a run that was stopped goes on, a second computes
+nothing. `make leaderboard` takes two processes under two hours with the recordings of the tests. The report, with every row
+traced to its run and data, is written by the job that writes the scorecards.
+
+`ratio` = share of tasks won or tied / 0.5.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from neurofm_assets.assets.data import scalers_for, shards
+from neurofm_assets.automation import STEPS
+from neurofm_assets.demo import UPDATES_A_DATASET, runs
+from neurofm_assets.partitions import CARDS, LABELLED, TASKED, modalities_of, task_modalities
+from neurofm_assets.store import Store
+from neurofm_ml import presets
+from neurofm_ml.config import patch, to_dict
+from neurofm_ml.evaluation.scores import BASELINE, BEATS, LOSES, TIES
+from neurofm_ml.files import home
+from neurofm_ml.jobs import JobSpec, run
+from neurofm_ml.knowledge.files import is_here
+
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "": {},
+    "no pretraining": {"train": {"steps": 1}},
+    "no Perceiver": {"model": {"fusion": "mean"}},
+    "no SSM": {"model": {"backbone": "gru"}},
+}
+CASE = ["dataset", "recording", "task"]
+Paths = list[str]
+
+
+def spec(job: str, cfg: Any, out: Path, **inputs: Iterable[str]) -> JobSpec:
+    return JobSpec(job=job, config=to_dict(cfg), inputs={role: tuple(paths) for role, paths in inputs.items()}, out=str(out))
+
+
+def made(*asked: Any, **inputs: Iterable[str]) -> str:
+    """Path of the artifact, found or made."""
+    return run(spec(*asked, **inputs)).path
+
+
+def baselines_of(name: str, source: str, scalers: Paths, out: Path) -> str:
+    return made("fit_baselines", presets.BaselinesConfig(dataset=name), out / "baselines" / name, shards=[source], scaler=scalers)
+
+
+def variant_of(
+    name: str, seed: int, updates: int, used: dict[str, Paths], series: Paths, labels: Paths, references: Paths, out: Path
+) -> str:
+    """Scores of one variant and seed: pretrained, fitted, probed, scored."""
+    key = f"tiny-{seed}" if not name else f"tiny-{seed}-{name.replace(' ', '-').lower()}"
+    base = patch(presets.pretrain("tiny", seed), {"train": {"steps": updates}})
+    pretrained = made("pretrain_neurofmx", patch(base, VARIANTS[name]), out / "neurofmx_pretrained" / key, **used)
+    common = {"pretrained": [pretrained], "scaler": used["scaler"]}
+    adapted = made("adapt", presets.adapt("tiny", seed), out / "neurofmx_adapted" / key, shards=series, **common)
+    told = made("adapt_labels", presets.adapt_labels("tiny", seed), out / "neurofmx_label_decoders" / key, shards=labels, **common)
+    features = made("extract_features", presets.FeaturesConfig(), out / "features" / key, shards=used["shards"], **common)
+    probes = made("probe", presets.ProbeConfig(seed=seed), out / "probes" / key, features=[features], **used)
+    cfg = presets.ScoreConfig(size="tiny", seed=seed, variant=name)
+    return made("score", cfg, out / "scores" / key, answers=[adapted, told, probes], baselines=references, **used)
+
+
+def cells(pool: ProcessPoolExecutor, tasks: Mapping[Any, tuple[Any, ...]], what: str) -> dict[Any, str]:
+    """Results of all tasks by their keys, with a progress bar."""
+    waiting = {pool.submit(*task): key for key, task in tasks.items()}
+    return {waiting[done]: done.result() for done in tqdm(as_completed(waiting), total=len(waiting), desc=what, disable=None)}
+
+
+def rows_of(summary: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Each task: the best baseline, and of each variant the best way of answering it."""
+    sign = summary.metric.map(lambda m: -1 if m == "mae" else 1)
+    summary = summary.assign(good=sign * summary.value, variant=summary.method.map(lambda m: ", ".join(m.split(", ")[1:])))
+    for case, rows in summary.groupby(CASE):
+        best = rows[rows.family == BASELINE].sort_values("good").iloc[-1]
+        row = {"task": "/".join(map(str, case)), "metric": best.metric, "best baseline": f"{best.method} {best.value:.3f}"}
+        for name in VARIANTS:
+            ours = rows[(rows.family != BASELINE) & (rows.variant == name)].sort_values("good")
+            if len(ours):
+                top = ours.iloc[-1]
+                row[name or "NeuroFMx"] = f"{top.value:.3f} [{top.ci_low:.3f}, {top.ci_high:.3f}]"
+                row[f"{name}!"] = top.verdict
+        yield row
+
+
+def printed(rows: list[dict[str, Any]]) -> None:
+    shown = ["task", "metric", "best baseline", "NeuroFMx", *list(VARIANTS)[1:]]
+    print(pd.DataFrame(rows).reindex(columns=shown).fillna("").to_string(index=False))
+    for name in VARIANTS:
+        said = pd.Series([row.get(f"{name}!", "") for row in rows])
+        print(f"{name or 'NeuroFMx'}: " + ", ".join(f"{int((said == v).sum())} {v}" for v in (BEATS, TIES, LOSES)))
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    asked.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    asked.add_argument(
+        "--variants", nargs="+", choices=[name or "whole" for name in VARIANTS], default=[name or "whole" for name in VARIANTS]
+    )
+    asked.add_argument("--datasets", nargs="+", choices=TASKED, default=[name for name in TASKED if is_here(CARDS[name])])
+    asked.add_argument("--updates", type=int, help="of pretraining; by default as many as `make full` takes")
+    args = asked.parse_args()
+    wrong: dict[str, str] = {}
+    for _ in runs(args.datasets, wrong, STEPS[:2]):
+        pass
+    store, names = Store(home=str(home())), [name for name in args.datasets if name not in wrong]
+    out, chosen = Path(home()) / "artifacts", {name: store.get(shards, name) for name in names}
+    used = {"shards": list(chosen.values()), "scaler": scalers_for(store, chosen, modalities_of(chosen))}
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        scales = {name: scalers_for(store, {name: chosen[name]}, sorted(task_modalities(CARDS[name]))) for name in names}
+        references = cells(pool, {name: (baselines_of, name, chosen[name], scales[name], out) for name in names}, "baselines")
+        preset = presets.pretrain("tiny")
+        series, labels = ([chosen[n] for n in names if kind(CARDS[n])] for kind in (lambda c: c.series_tasks, lambda c: c.label_tasks))
+        updates = args.updates or max(
+            preset.train.steps, round(UPDATES_A_DATASET * len(set(names) & set(LABELLED)) / preset.labelled_share)
+        )
+        common = (updates, used, series, labels, [references[name] for name in names], out)
+        grid = [(name.replace("whole", ""), seed) for seed in args.seeds for name in args.variants]
+        scores = cells(pool, {cell: (variant_of, *cell, *common) for cell in grid}, "variants")
+    audit = made("audit", presets.AuditConfig(), out / "leakage_audit" / "leaderboard", **used)
+    report = made(
+        "write_scorecard", presets.ScorecardConfig(size="tiny"), out / "scorecard" / "leaderboard", scores=[scores[c] for c in grid]
+    )
+    summary = pd.read_parquet(Path(report) / "summary.parquet")
+    rows = list(rows_of(summary))
+    printed(rows)
+    print(f"leaks: {json.loads((Path(audit) / 'result.json').read_text())['metrics']['leaks']}, see {audit}/audit.md")
+    print(f"report: {report}/report.html")
+    held = sum(row.get("!") in (BEATS, TIES) for row in rows)
+    print(json.dumps({"name": "leaderboard", "ours": held, "peer": len(rows), "ratio": round(held / len(rows) / 0.5, 3), "unit": "tasks"}))
+
+
+if __name__ == "__main__":
+    main()
