@@ -165,11 +165,12 @@ def test_pooling_ignores_what_is_not_valid() -> None:
     torch.testing.assert_close(pooled, torch.stack([values[0].mean(0), values[1, :3].mean(0)]))
 
 
-@pytest.mark.parametrize("tasks", [(), (TaskSpec(name="b", target="eeg", inputs=("eeg",)),)], ids=["none", "a series"])
+@pytest.mark.parametrize("tasks", [(), (TaskSpec(name="b", target="hand", inputs=("eeg",)),)], ids=["none", "a series"])
 def test_datasets_without_labels_are_refused(tasks, people, tmp_path: Path) -> None:
     card = json.loads((people[0] / "card.json").read_text())
     (tmp_path / "shards").mkdir()
-    (tmp_path / "shards" / "card.json").write_text(json.dumps({**card, "tasks": [to_dict(task) for task in tasks]}))
+    signals = {**card["signals"], "hand": {"modality": "pose"}}
+    (tmp_path / "shards" / "card.json").write_text(json.dumps({**card, "signals": signals, "tasks": [to_dict(task) for task in tasks]}))
     save_model(tmp_path / "base", BrainLM(presets.brainlm("tiny"), build_vocabulary([])))
     with pytest.raises(ValueError, match="no dataset here has a task with a label"):
         adapt_labels(CFG, tmp_path / "base", [tmp_path / "shards"], [people[1]], tmp_path)
