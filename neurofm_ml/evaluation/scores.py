@@ -127,8 +127,8 @@ def _require_same_truth(a: Prediction, b: Prediction) -> None:
     same = a.y_true.shape == b.y_true.shape
     both = a.mask & b.mask if same else None
     close = both is not None and np.allclose(a.y_true[both], b.y_true[both], rtol=1e-3, atol=1e-3 * float(np.std(b.y_true[b.mask])))
-    units = [np.array([]) if p.units is None else p.units for p in (a, b)]
-    if not close or a.metric != b.metric or not np.array_equal(*units):
+    of_a, of_b = (np.array([]) if p.units is None else p.units for p in (a, b))
+    if not close or a.metric != b.metric or not np.array_equal(of_a, of_b):
         raise ValueError(
             f"{a.method} and {b.method} of {'/'.join(a.case)} were scored on different targets "
             f"({a.y_true.shape} by {a.metric} and {b.y_true.shape} by {b.metric}) or units; make both from the same shards."
