@@ -151,7 +151,11 @@ def publish(table: pd.DataFrame, left_out: dict[str, str], out: Path) -> Report:
     pairs, parts = table[~several & labelled & (table.source != table.target)], table[several]
     metrics: dict[str, float | int | str] = {"cells": len(table), "pairs": len(pairs)}
     if len(pairs):
-        metrics |= {"retention": round(retention(pairs), 4), "found": int((pairs.q <= LEVEL).sum()), **_kept(parts)}
+        metrics |= {
+            "retention": round(retention(pairs), 4),
+            "found": int(((pairs.q <= LEVEL) & (pairs.value > pairs.chance)).sum()),
+            **_kept(parts),
+        }
     for metric, rows in table[~labelled].groupby("metric"):
         metrics |= {
             f"retrieval.{metric}": round(float(rows.value.mean()), 4),

@@ -9,7 +9,7 @@ data, whatever is asked of it later. Of each dataset:
     <dataset>/bins/<recording>/<inputs>/<split>.npy (T, N, D) float32 on the grid of `Case.data`, from the inputs of series tasks
     <dataset>/targets/<recording>/<task>/<split>.npy (T, K) what those tasks ask for, in its own unit, NaN where unknown
     <dataset>/layers.json, card.json                names of the layers, "tokens" first and "latents" last; the dataset's card
-    about.json                                      family of the model
+    about.json                                      family of the model, and the tasks whose labels its pretraining learned from
 
 Shapes: n windows, T bins of a block, N layers, D width.
 """
@@ -41,7 +41,7 @@ from neurofm_ml.data.windows import load_block, read_channels, read_windows
 from neurofm_ml.evaluation.hidden import LAST, Hidden, hidden_states, layer_names
 from neurofm_ml.files import write_json
 from neurofm_ml.knowledge.cards import DatasetCard, TaskSpec
-from neurofm_ml.presets import SPLITS, FeaturesConfig
+from neurofm_ml.presets import RECIPES, SPLITS, FeaturesConfig
 from neurofm_ml.training.decoders import grid_step, stitched
 from neurofm_ml.training.label_decoders import modalities_of
 from neurofm_ml.training.problems import Problem, find_problems, target_names
@@ -74,6 +74,11 @@ class Features:
     @cached_property
     def family(self) -> str:
         return str(json.loads((self.folder.parent / "about.json").read_text())["family"])
+
+    @cached_property
+    def labels_seen(self) -> frozenset[str]:
+        """``dataset/task`` of the labels that the model's pretraining learned from: on these nothing is few-shot or zero-shot."""
+        return frozenset(json.loads((self.folder.parent / "about.json").read_text())["labels_seen"])
 
     def pooled(self, layer: str = LAST) -> Array:
         """(n, D) of one layer, in the order of `windows`."""
@@ -126,7 +131,7 @@ def extract(cfg: FeaturesConfig, pretrained: Path, shards: Sequence[Path], scale
     here = {load_card(path).name: path for path in shards}
     wanted = {name: here[name] for name in cfg.datasets or here if name in here}
     left_out = {name: "not here" for name in cfg.datasets or () if name not in here}
-    write_json(out / "about.json", {"family": described(model)["family"]})
+    write_json(out / "about.json", {"family": described(model)["family"], "labels_seen": labels_seen(pretrained, model)})
     device = "cuda" if torch.cuda.is_available() else "cpu"
     start = time.perf_counter()
     for name, path in tqdm(wanted.items(), desc="features", unit="dataset", disable=None):
@@ -252,6 +257,16 @@ class Source:
         for batch in loader.epoch():
             hidden = hidden_states(self.model, batch.to(self.device))
             yield batch, Hidden(hidden.values.cpu(), hidden.times.cpu(), hidden.mask.cpu())
+
+
+def labels_seen(pretrained: Path, model: Any) -> list[str]:
+    """``dataset/task`` of the labels that pretraining learned from: series where behaviour was an objective, classes in families that
+    are supervised. A model without a ``job.json`` does not say, and is taken to have seen all that it could."""
+    job = pretrained / "job.json"
+    config = json.loads(job.read_text())["config"] if job.exists() else {"objectives": {"behaviour": 1.0}}
+    objectives = {name for part in (config, *config.get("curriculum", ())) for name in part.get("objectives", ())}
+    series = list(model.vocabulary.tasks) if "behaviour" in objectives else []
+    return sorted([*series, *(model.vocabulary.labels if RECIPES[described(model)["family"]].supervised else ())])
 
 
 def _save(path: Path, values: Array) -> None:

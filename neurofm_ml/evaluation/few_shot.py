@@ -7,7 +7,10 @@ seconds of a series; whole trials), the same for every method:
     few_shot_raw_ridge      the same ridge on the recordings: lagged bins, band power, connectivity, courses of activity
     few_shot_mlp            a network of one hidden layer from scratch, on the same
 
-No other label is used: penalties, widths of lags and views are chosen by leaving trials out of these few. The value is the mean
+Where the model's pretraining learned from labels of the task (behaviour decoding), its probe is called
+``linear_probe_of_seen_labels``: its features know more labels than were drawn.
+
+No other label is used: penalties, widths of lags and views are chosen by leaving parts of these few out. The value is the mean
 over draws on all test rows. Its interval joins two doubts: that of the test units or blocks, resampled for every draw, which
 more draws do not lessen, and that of the draws, which they do. `p` is of the mean over draws (`nulls`), `control` the same
 method on exchanged labels. Rows without `k_shot` have all labels.
@@ -43,6 +46,8 @@ from neurofm_ml.presets import FewShotConfig
 from neurofm_ml.types import SCORE_COLUMNS, Array, Check, Report
 
 PROBE, RAW, SCRATCH = "few_shot_linear_probe", "few_shot_raw_ridge", "few_shot_mlp"
+#: The same probe where pretraining learned from all labels of the task.
+SEEN = "linear_probe_of_seen_labels"
 #: What a network from scratch reads of series: bins within four of each.
 NETWORK_LAG = 3
 Row = dict[str, Any]
@@ -50,12 +55,14 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """One task: its rows on a model's features, and the same rows in the views of the recordings."""
+    """One task: its rows on a model's features, and the same rows in the views of the recordings. `seen`: the model's pretraining
+    learned from the labels of this very task."""
 
     dataset: str
     recording: str
     features: Examples
     raw: Sequence[Examples]
+    seen: bool = False
 
     @property
     def name(self) -> str:
@@ -92,11 +99,17 @@ def questions(found: Mapping[str, Features], shards: Sequence[Path], scaler: Seq
     for folder in shards:
         for case in find_cases(folder, scaler):
             if case.dataset in found and (examples := series_of(case, found[case.dataset], layer)):
-                yield Question(case.dataset, case.recording, examples, raw_series(case, found[case.dataset].windows))
+                features, seen = found[case.dataset], _seen(found[case.dataset], case.task.name)
+                yield Question(case.dataset, case.recording, examples, raw_series(case, features.windows), seen)
         for label_case in find_label_cases(folder, scaler):
             if label_case.dataset in found:
                 examples = label_examples(label_case, found[label_case.dataset], layer)
-                yield Question(label_case.dataset, "all", examples, [same_rows(raw, examples) for raw in raw_labels(label_case)])
+                raw, seen = raw_labels(label_case), _seen(found[label_case.dataset], label_case.task.name)
+                yield Question(label_case.dataset, "all", examples, [same_rows(view, examples) for view in raw], seen)
+
+
+def _seen(features: Features, task: str) -> bool:
+    return f"{features.card.name}/{task}" in features.labels_seen
 
 
 # ---------------------------------------------------------------- one task
@@ -109,14 +122,14 @@ def rows_of(question: Question, cfg: FewShotConfig, left_out: dict[str, str]) ->
             left_out[f"{question.name} at {k}"] = "not so many examples of each class"
             continue
         for method, answer in answers(question, draws, cfg.seed):
-            family = cfg.family if method == PROBE else BASELINE
+            family = cfg.family if method in (PROBE, SEEN) else BASELINE
             rows.append({**_row(question, answer, cfg), "method": method, "family": family, "k_shot": np.nan if k is None else float(k)})
     return rows
 
 
 def answers(question: Question, draws: Sequence[list[str] | None], seed: int) -> Iterator[tuple[str, Answer]]:
     """What each method says after each draw."""
-    yield PROBE, ridge([question.features], draws, seed)
+    yield SEEN if question.seen else PROBE, ridge([question.features], draws, seed)
     if question.raw:
         yield RAW, ridge(question.raw, draws, seed)
         yield SCRATCH, network(question.raw[0 if question.features.task.is_label else NETWORK_LAG], draws, seed)

@@ -25,7 +25,7 @@ def draw_matrices(table: pd.DataFrame, path: Path) -> None:
     figure = Figure(figsize=(5.2 * min(len(panels), PER_ROW), 4.6 * n_rows), layout="constrained")
     axes = figure.subplots(n_rows, min(len(panels), PER_ROW), squeeze=False).ravel()
     for one, ((axis, name), cells) in zip(axes, panels, strict=False):
-        image = _draw(one, cells, f"{axis}: {name} ({cells.metric.iloc[0]})")
+        image = _draw(one, cells, f"{axis}: {name} ({'/'.join(cells.metric.unique())})")
     for one in axes[len(panels) :]:
         one.axis("off")
     figure.colorbar(image, ax=list(axes), label="score less chance", shrink=0.6)
@@ -48,7 +48,8 @@ def _draw(axes: Any, cells: pd.DataFrame, title: str) -> Any:
         stars = cells.pivot(index="source", columns="target", values="q") <= LEVEL
         written = cells.pivot(index="source", columns="target", values="value").map("{:.2f}".format) + stars.replace({True: "*", False: ""})
         for (row, column), text in np.ndenumerate(written.to_numpy()):
-            axes.text(column, row, text, ha="center", va="center", fontsize=7)
+            dark = abs(above.to_numpy()[row, column]) > 0.6 * REACH
+            axes.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
     return image
 
 

@@ -14,7 +14,7 @@ from neurofm_ml.evaluation.examples import Examples
 from neurofm_ml.evaluation.places import errors_of
 from neurofm_ml.evaluation.readout import Path, Readout
 from neurofm_ml.evaluation.scratch import HIDDEN, components, fit_networks
-from neurofm_ml.evaluation.shots import kept, shuffled
+from neurofm_ml.evaluation.shots import folds, kept, shuffled
 from neurofm_ml.types import Array
 
 Draws = Sequence[list[str] | None]
@@ -31,7 +31,7 @@ class Answer(NamedTuple):
 
 
 def ridge(views: Sequence[Examples], draws: Draws, seed: int) -> Answer:
-    """The best of the views at the best penalty, by leaving out trials of those drawn."""
+    """The best of the views at the best penalty, by leaving out parts of what was drawn."""
     test = [view.split("test").x for view in views]
     said, control, seconds, parameters = [], [], 0.0, 0
     for s, trials in enumerate(draws):
@@ -57,8 +57,8 @@ def choose(views: Sequence[Examples]) -> tuple[int, Readout]:
 
 
 def _errors(path: Path, view: Examples) -> Array:
-    """(P,) error of each penalty on trials left out; of a single row nothing can be."""
-    return errors_of(path.left_out(view.groups("trial")), view) if len(view.y) > 1 else np.zeros(len(path.penalties))
+    """(P,) error of each penalty on rows left out; of a single row nothing can be."""
+    return errors_of(path.left_out(folds(view)), view) if len(view.y) > 1 else np.zeros(len(path.penalties))
 
 
 def network(view: Examples, draws: Draws, seed: int) -> Answer:

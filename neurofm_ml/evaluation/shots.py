@@ -10,6 +10,10 @@ import numpy as np
 import pandas as pd
 
 from neurofm_ml.evaluation.examples import Examples
+from neurofm_ml.types import Array
+
+#: Parts of a series that are left out in turn.
+FOLDS = 5
 
 
 def draw(examples: Examples, k: int, seed: list[int]) -> list[str] | None:
@@ -36,6 +40,15 @@ def kept(examples: Examples, trials: list[str] | None) -> Examples:
     """The training rows of these trials; None: all."""
     rows = (examples.about.split == "train").to_numpy()
     return examples.where(rows if trials is None else rows & trials_of(examples).isin(trials).to_numpy())
+
+
+def folds(examples: Examples) -> Array:
+    """(n,) what is left out together when a penalty is chosen among few labels: fifths of a series in time, whose neighbours are
+    alike; whole units of labels where there are three or more, as in testing, else trials."""
+    if not examples.task.is_label:
+        return np.argsort(np.argsort(examples.about.time, kind="stable")) * FOLDS // len(examples.y)
+    units = examples.groups("unit")
+    return units if len(np.unique(units)) > 2 else examples.groups("trial")
 
 
 def shuffled(examples: Examples, seed: list[int]) -> Examples:

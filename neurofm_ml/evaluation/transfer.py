@@ -9,8 +9,11 @@ cell says how much of the target task can be read from what the source task's re
 few numbers that the source's readout makes of them, and a readout of the target is fitted on these with the target's own
 training rows. Its diagonal is what passes through the task's own readout.
 
+Features may know more than the readout: metric `labels_seen` names the tasks whose labels the model's pretraining learned from.
+
 Every cell stays as it is, also below chance: a target that the source's readout misleads is a finding. `p` is against
-permutations (`nulls`); `q` over the pairs of one matrix, and apart from them over its diagonal (Benjamini and Hochberg 1995).
+permutations (`nulls`): it says whether what was said follows the target, also where R2 is negative because level or size are
+another. `q` is over the pairs of one matrix, and apart from them over its diagonal (Benjamini and Hochberg 1995).
 
     transfer.parquet   one row per cell, types.TRANSFER_COLUMNS
     transfer.png       a heat map per axis and task
@@ -19,6 +22,7 @@ permutations (`nulls`); `q` over the pairs of one matrix, and apart from them ov
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -41,11 +45,15 @@ LeftOut = dict[str, str]
 
 def transfer(cfg: TransferConfig, features: Path, shards: list[Path], scaler: list[Path], out: Path) -> Report:
     """Matrices over every axis of the config on which two places or more share a task."""
-    examples = list(read_examples(load_features(features), shards, scaler, cfg.layer))
+    found = load_features(features)
+    examples = list(read_examples(found, shards, scaler, cfg.layer))
     left_out: LeftOut = {}
     rows = [row for axis in cfg.axes for row in rows_of(examples, axis, cfg.standardise, cfg.n_perm, cfg.seed, left_out)]
     table = table_of(rows, cfg.seed, out)
-    return publish(table, left_out, out)
+    report = publish(table, left_out, out)
+    asked = {f"{dataset}/{part.task.name}" for part in examples for dataset in part.about.dataset.unique()}
+    seen = asked & {name for part in found.values() for name in part.labels_seen}
+    return replace(report, metrics={**report.metrics, "labels_seen": ", ".join(sorted(seen))})
 
 
 def rows_of(examples: Sequence[Examples], axis: str, standardise: Standardise, n_perm: int, seed: int, left_out: LeftOut) -> list[Row]:
@@ -103,7 +111,7 @@ def publish(table: pd.DataFrame, left_out: LeftOut, out: Path) -> Report:
     metrics: dict[str, float | int | str] = {
         "cells": len(table),
         "pairs": len(pairs),
-        "found": int((pairs.q <= LEVEL).sum()),
+        "found": int(((pairs.q <= LEVEL) & (pairs.value > pairs.chance)).sum()),
         "below_chance": int((pairs.value < pairs.chance).sum()),
         **{f"retained.{axis}": round(retention(part), 4) for axis, part in pairs.groupby("axis")},
         "left_out": "; ".join(f"{name}: {why}" for name, why in sorted(left_out.items())),

@@ -9,6 +9,9 @@ What is fitted sees sources only. Of the target come features, and their mean an
 Scores are those of the target's test rows, the same rows that every other method is scored on; `k_shot` is 0, `control` the
 same on sources whose labels are exchanged.
 
+A target whose labels the model's pretraining learned from is not zero-shot, whatever is fitted later: there the methods are called
+``seen_...`` instead of ``zero_shot_...``, and `k_shot` is not set.
+
 `retrieved` asks, with no label at all, whether one modality finds the moment of another.
 
     scores.parquet   types.SCORE_COLUMNS
@@ -17,7 +20,7 @@ Shapes: n rows, D features, K targets or classes.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,21 +85,25 @@ def _unit(x: Array) -> Array:
     return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(float).tiny))
 
 
-METHODS: dict[str, Callable[[Sequence[Place]], Reader]] = {"zero_shot_probe": probe, "zero_shot_prototype": prototype}
+METHODS: dict[str, Callable[[Sequence[Place]], Reader]] = {"probe": probe, "prototype": prototype}
 
 
 # ---------------------------------------------------------------- the job
 def zero_shot(cfg: ZeroShotConfig, features: Path, shards: list[Path], scaler: list[Path], out: Path) -> Report:
     """Every task that two places or more share, each place as the target once."""
-    examples = list(read_examples(load_features(features), shards, scaler, cfg.layer))
+    found = load_features(features)
+    examples = list(read_examples(found, shards, scaler, cfg.layer))
+    seen = {name for part in found.values() for name in part.labels_seen}
     left_out: dict[str, str] = {}
-    rows = [row for axis in cfg.across for group in comparable(examples, axis) for row in rows_of(group, axis, cfg, left_out)]
+    rows = [row for axis in cfg.across for group in comparable(examples, axis) for row in rows_of(group, axis, cfg, left_out, seen)]
     constant = {"run": f"{cfg.size}-{cfg.seed}", "fingerprint": out.name.removeprefix("work-"), "size": cfg.size, "seed": cfg.seed}
     return publish([{**constant, **row} for row in rows], left_out, out)
 
 
-def rows_of(examples: Sequence[Examples], axis: str, cfg: ZeroShotConfig, left_out: dict[str, str]) -> Iterator[Row]:
-    """Rows of all places of one axis that ask the same."""
+def rows_of(
+    examples: Sequence[Examples], axis: str, cfg: ZeroShotConfig, left_out: dict[str, str], seen: Collection[str] = ()
+) -> Iterator[Row]:
+    """Rows of all places of one axis that ask the same; `seen`: ``dataset/task`` whose labels pretraining learned from."""
     places = places_of(examples, axis)
     left_out |= {f"{axis} {place.name}": place.lacks for place in places if place.lacks}
     sound = [place for place in places if not place.lacks]
@@ -105,9 +112,17 @@ def rows_of(examples: Sequence[Examples], axis: str, cfg: ZeroShotConfig, left_o
         if sources and (few := _too_few(target.splits["test"])):
             left_out[f"{axis} {target.name}"] = few
         elif sources:
+            kind, k_shot = _kind(target, seen)
             for method, fit in METHODS.items():
-                if method == "zero_shot_probe" or target.splits["test"].task.classes:
-                    yield {"method": f"{method}_across_{axis}s", **_row(fit, sources, target, cfg)}
+                if method == "probe" or target.splits["test"].task.classes:
+                    yield {"method": f"{kind}_{method}_across_{axis}s", "k_shot": k_shot, **_row(fit, sources, target, cfg)}
+
+
+def _kind(target: Place, seen: Collection[str]) -> tuple[str, float]:
+    """What a score of the target may be called, and its `k_shot`."""
+    test = target.splits["test"]
+    asked = {f"{dataset}/{test.task.name}" for dataset in test.about.dataset.unique()}
+    return ("seen", np.nan) if asked & set(seen) else ("zero_shot", 0.0)
 
 
 def _too_few(test: Examples) -> str:
@@ -149,7 +164,6 @@ def _row(fit: Callable[[Sequence[Place]], Reader], sources: Sequence[Place], tar
         "p": permutation_p(float(null[0]), null[1:]),
         "noise_ceiling": np.nan,
         "n": len(test.y),
-        "k_shot": 0.0,
         "control": SCORES[metric].value(test.y, said_of(fit(_exchanged(sources, cfg.seed)), target, cfg.standardise)),
         "parameters": reader.parameters,
         "train_seconds": fitted - start,

@@ -106,7 +106,9 @@ def test_a_recording_of_two_modalities_through_a_model(made: tuple[Path, Path, l
     names = [f"simulation/sub1_ses1/{name}" for name in ("spikes", "calcium", "spikes+calcium")]
     assert set(table.target) == set(names)
     extract(FeaturesConfig(), model, [shards], scalers, tmp_path)
-    alone = load_features(tmp_path)["simulation"].bins("sub1_ses1", "test", inputs=("spikes",))
+    found = load_features(tmp_path)["simulation"]
+    assert found.labels_seen == {"simulation/behaviour"}
+    alone = found.bins("sub1_ses1", "test", inputs=("spikes",))
     own = table[(table.source == names[0]) & (table.target == names[0])].iloc[0]
     assert own.n == len(alone)
 

@@ -168,6 +168,11 @@ def test_table_picture_and_checks(rows: list[dict], tmp_path: Path) -> None:
     assert publish([], {}, {}, tmp_path).metrics["rows"] == 0
 
 
+def test_a_probe_whose_model_learned_from_the_labels_is_not_called_few_shot() -> None:
+    rows = rows_of(Question("toy", "r", labels(2.0, 1), [], seen=True), replace(CFG, shots=(5,)), {})
+    assert {(row["method"], row["family"]) for row in rows} == {("linear_probe_of_seen_labels", "neurofmx")}
+
+
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [

@@ -33,7 +33,7 @@ def test_shuffling_the_labels_of_the_target_changes_nothing_that_is_fitted(make,
     whole, without = (Place.of("0", part) for part in (parts[0], spoiled))
     others = [Place.of(str(k), part) for k, part in enumerate(parts[1:], 1)]
     for name, fit in METHODS.items():
-        if name == "zero_shot_probe" or make is labels:
+        if name == "probe" or make is labels:
             assert np.array_equal(said_of(fit(others), whole, standardise), said_of(fit(others), without, standardise))
     fits = ("method", "trained_on", "parameters", "k_shot", "n")
     true, false = (
@@ -89,6 +89,15 @@ def test_a_place_alone_has_no_source_and_a_short_one_is_left_out_by_name() -> No
     rows = list(rows_of([parts[0].where(few), *parts[1:]], "session", CFG, left_out))
     assert left_out == {"session toy/s0": "fewer than two test units of a class"}
     assert {row["recording"] for row in rows} == {"r1", "r2"}
+
+
+def test_what_pretraining_learned_from_is_not_called_zero_shot() -> None:
+    rows = list(rows_of(sessions(series, SHARED, 0.3), "session", CFG, {}, {"toy/velocity", "other/state"}))
+    assert {row["method"] for row in rows} == {"seen_probe_across_sessions"}
+    assert all(np.isnan(row["k_shot"]) for row in rows)
+    assert {row["method"] for row in rows_of(sessions(series, SHARED, 0.3), "session", CFG, {}, {"toy/state", "other/velocity"})} == {
+        "zero_shot_probe_across_sessions"
+    }
 
 
 # ---------------------------------------------------------------- retrieval
