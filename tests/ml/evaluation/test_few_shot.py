@@ -15,7 +15,7 @@ from neurofm_ml.evaluation.resampling import score_interval
 from neurofm_ml.evaluation.scores import read_scores
 from neurofm_ml.evaluation.scratch import components, fit_networks
 from neurofm_ml.evaluation.shot_methods import ridge
-from neurofm_ml.evaluation.shots import draw, kept, same_rows, shuffled, trials_of
+from neurofm_ml.evaluation.shots import draw, folds, kept, same_rows, shuffled, trials_of
 from neurofm_ml.presets import FewShotConfig
 
 CFG = FewShotConfig(seed=0, size="tiny", shots=(1, 10), draws=5, n_boot=100, n_perm=100)
@@ -70,6 +70,17 @@ def test_controls_keep_labels_of_a_trial_together_and_roll_series() -> None:
     assert all(len(np.unique(found.y[examples.about.trial == t])) == 1 for t in range(20))
     recording = series(SHARED, 0.3, 0, n=10)
     assert np.array_equal(shuffled(recording, [0]).y, np.roll(recording.y, 5, axis=0))
+
+
+def test_neighbours_in_time_and_rows_of_a_unit_are_left_out_together() -> None:
+    recording = series(SHARED, 0.3, 0, n=20)
+    order = np.random.default_rng(0).permutation(20)
+    assert np.array_equal(folds(recording.where(order)), order // 4)
+    trials = in_trials(labels(0.0, 0, n=40), 4)
+    assert np.array_equal(folds(trials), np.arange(40) // 4)
+    people = replace(trials, about=trials.about.assign(unit=np.arange(40) // 10))
+    assert np.array_equal(folds(people), np.arange(40) // 10)
+    assert np.array_equal(folds(replace(trials, about=trials.about.assign(unit=0))), np.arange(40) // 4)
 
 
 # ---------------------------------------------------------------- fitting
