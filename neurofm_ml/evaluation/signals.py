@@ -18,6 +18,7 @@ from neurofm_ml.data.predictions import Prediction
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.windows import load_block, read_channels
 from neurofm_ml.evaluation.tasks import Blocks
+from neurofm_ml.knowledge.task_table import forecast_name, reconstruction_name
 from neurofm_ml.metrics import SCORES
 from neurofm_ml.presets import SPLITS, BaselinesConfig
 from neurofm_ml.tokenizers import TOKENIZERS
@@ -57,7 +58,7 @@ class SignalCase:
 
     @property
     def task(self) -> str:
-        return f"{self.signal}_in_{self.horizon_s:g}s" if self.category == "forecasting" else f"{self.signal}_reconstruction"
+        return forecast_name(self.signal, self.horizon_s) if self.category == "forecasting" else reconstruction_name(self.signal)
 
     @property
     def key(self) -> tuple[str, str, str]:
