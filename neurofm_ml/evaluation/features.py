@@ -174,11 +174,8 @@ class Source:
     def where(self) -> dict[str, Any]:
         """Windows that hold a signal to read, of sessions that have a scale: whole sessions held out from training have none."""
         signals, channels = neural_signals(self.card, self.modalities), read_channels(self.shards)
-        scaled = [
-            session
-            for session, about in channels.items()
-            if all((self.card.name, session, name) in self.scaler.table for name in signals if name in about)
-        ]
+        known = self.scaler.table
+        scaled = [s for s, about in channels.items() if all((self.card.name, s, name) in known for name in signals if name in about)]
         return {**readable(self.shards, self.modalities), "session": scaled}
 
     def unreadable(self) -> str:
@@ -230,9 +227,8 @@ class Source:
         return [split for split in SPLITS if (usable.split == split).any()]
 
     def _table(self, batch: Batch) -> pd.DataFrame:
-        named = {"key": [self._index.key(row) for row in batch.rows.tolist()], "row": batch.rows.numpy()}
         labels = {name.split("/", 1)[1]: _numbers(values) for name, values in batch.labels.items()}
-        return pd.DataFrame({**named, **labels})
+        return pd.DataFrame({"key": [self._index.key(row) for row in batch.rows.tolist()], "row": batch.rows.numpy(), **labels})
 
     def _write_bins(self, problem: Problem, inputs: Sequence[str], folder: Path) -> None:
         for split in SPLITS:
@@ -294,8 +290,7 @@ def _report(found: Mapping[str, Features], left_out: Mapping[str, str], more: Ma
         **more,
         "left_out": "; ".join(f"{name}: {why}" for name, why in sorted(left_out.items())),
     }
-    note = ", ".join(broken)
-    return Report(metrics, (Check("features_are_finite", not broken, "error", {"datasets": len(broken)}, "0 datasets", note),))
+    return Report(metrics, (Check("features_are_finite", not broken, "error", {"datasets": len(broken)}, "0 datasets", ", ".join(broken)),))
 
 
 def _finite(features: Features) -> bool:

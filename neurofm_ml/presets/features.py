@@ -44,7 +44,7 @@ class PlantedConfig:
     recordings: int = 2
     duration_s: float = 300.0
     model: NeuroFMxConfig = NeuroFMxConfig()
-    train: TrainConfig = TrainConfig(steps=1000, ema=0.995, checkpoint_every=500)
+    train: TrainConfig = TrainConfig(steps=400, ema=0.995, checkpoint_every=200)
 
     def __post_init__(self) -> None:
         positive(self, "recordings", "duration_s")
