@@ -28,10 +28,10 @@ from neurofm_ml.evaluation.gru import fit_from_scratch, fit_gru
 from neurofm_ml.evaluation.inferred import NETWORKS, POPULATIONS, inferred, population_of
 from neurofm_ml.evaluation.knn import fit_knn
 from neurofm_ml.evaluation.label_baselines import LABEL_BASELINES
-from neurofm_ml.evaluation.label_tasks import LabelCase, find_label_cases
+from neurofm_ml.evaluation.label_tasks import find_label_cases
 from neurofm_ml.evaluation.reconstruction import RECONSTRUCTIONS, too_few_channels
 from neurofm_ml.evaluation.ridge import Fit, fit_ridge
-from neurofm_ml.evaluation.scores import control_check, mean_scores, score_predictions, write_scores
+from neurofm_ml.evaluation.scores import AnyCase, control_check, mean_scores, score_predictions, write_scores
 from neurofm_ml.evaluation.signals import SignalCase, find_signals
 from neurofm_ml.evaluation.tasks import Blocks, Case, DecodingData, find_cases
 from neurofm_ml.metrics import SCORES
@@ -165,7 +165,7 @@ def _score(case: Case, data: DecodingData, guess: Array) -> float:
 class Question(NamedTuple):
     """One method that is to answer one case."""
 
-    case: Case | SignalCase | LabelCase
+    case: AnyCase
     method: str
     answer: Callable[[], Prediction]
 
@@ -196,7 +196,7 @@ def fit_baselines(cfg: BaselinesConfig, shards: Path, scaler: list[Path], out: P
     What is fitted is saved at once, so a killed run goes on where it stood.
     """
     done = {(p.case, p.method) for p in load_predictions(out / "predictions")}
-    cases: dict[tuple[str, str, str], Case | SignalCase | LabelCase] = {}
+    cases: dict[tuple[str, str, str], AnyCase] = {}
     for case, method, answer in questions(cfg, shards, scaler, out):
         cases[case.key] = case
         if (case.key, method) not in done:

@@ -6,6 +6,7 @@ Shapes: T bins, N channels, H channels held out.
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,8 +63,9 @@ def _asked(fit: RatesFit, case: SignalCase, cfg: BaselinesConfig) -> Inferred:
 
 def _save(path: Path, found: Inferred) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    numbers = np.array([found.parameters, found.train_seconds, found.samples_per_second])
+    arrays: dict[str, Any] = {**found.guess, "hidden": found.hidden}
+    arrays["numbers"] = np.array([found.parameters, found.train_seconds, found.samples_per_second])
     partial = path.with_name(f".{path.name}.part")
     with partial.open("wb") as file:
-        np.savez(file, hidden=found.hidden, numbers=numbers, **found.guess)
+        np.savez(file, **arrays)
     partial.replace(path)

@@ -51,5 +51,5 @@ def stitched(pieces: list[tuple[int, Array]], n_times: int) -> Array:
         total[start : start + len(inside)] += weight * inside
         weights[start : start + len(inside)] += weight
     with np.errstate(invalid="ignore"):
-        values: Array = total / weights
-    return values
+        averaged: Array = total / weights
+    return averaged

@@ -18,9 +18,12 @@ from neurofm_ml.evaluation.controls import above_chance, control_and_p
 from neurofm_ml.evaluation.label_tasks import LabelCase
 from neurofm_ml.evaluation.permutation import swap_p
 from neurofm_ml.evaluation.resampling import LEVEL, Interval, difference, interval
+from neurofm_ml.evaluation.signals import SignalCase
 from neurofm_ml.evaluation.tasks import Case
 from neurofm_ml.types import SCORE_COLUMNS, Check
 
+#: What a method answers.
+AnyCase = Case | LabelCase | SignalCase
 BASELINE = "baseline"
 BEATS, TIES, LOSES = "beats baseline", "ties", "does not beat baseline"
 #: Controls above this R2 mean that a score can be had without knowing anything.
@@ -37,7 +40,7 @@ COMPARISON_COLUMNS = {
 
 
 def score_predictions(
-    predictions: Iterable[Prediction], cases: Iterable[Case | LabelCase], *, run: str, fingerprint: str, size: str = "", n_boot: int = 1000
+    predictions: Iterable[Prediction], cases: Iterable[AnyCase], *, run: str, fingerprint: str, size: str = "", n_boot: int = 1000
 ) -> pd.DataFrame:
     """Rows of the scores table, one per prediction; `cases` say what species and modality each task has."""
     about = {case.key: case for case in cases}
@@ -45,7 +48,7 @@ def score_predictions(
     return frame([{**constant, **_row(p, about[p.case], n_boot)} for p in predictions], SCORE_COLUMNS)
 
 
-def _row(prediction: Prediction, case: Case | LabelCase, n_boot: int) -> dict[str, Any]:
+def _row(prediction: Prediction, case: AnyCase, n_boot: int) -> dict[str, Any]:
     found = interval(prediction, n_boot)
     control, p = control_and_p(prediction)
     copied = ("family", "seed", "task", "trained_on", "dataset", "recording", "method", "metric")
