@@ -104,7 +104,7 @@ class Boosted:
     @property
     def parameters(self) -> int:
         """A value per leaf, a feature and a threshold per split; of more than two classes each has trees of its own."""
-        n = np.count_nonzero(self.frequency)
+        n = int(np.count_nonzero(self.frequency))
         return self.trees * (n if n > 2 else 1) * (3 * self.leaves - 2)
 
     def __call__(self, x: Array) -> Array:
