@@ -18,13 +18,13 @@ from neurofm_ml.data.simulate import simulate
 from neurofm_ml.data.windows import shard_recordings
 from neurofm_ml.evaluation.cross_modal import cross_modal, publish, retrieval, subsets_of
 from neurofm_ml.evaluation.examples import Examples
-from neurofm_ml.evaluation.features import extract, load_features
+from neurofm_ml.evaluation.features import extract, labels_seen, load_features
 from neurofm_ml.evaluation.places import Place, matrix, missing
 from neurofm_ml.evaluation.transfer import retention, table_of
 from neurofm_ml.knowledge.cards import datasets
 from neurofm_ml.models import NeuroFMx
 from neurofm_ml.presets import CrossModalConfig, FeaturesConfig, NeuroFMxConfig, ScalerConfig, ShardsConfig
-from neurofm_ml.training.saved import save_model
+from neurofm_ml.training.saved import load_model, save_model
 
 WEIGHTS = np.random.default_rng(0).normal(size=(6, 2))
 
@@ -111,6 +111,21 @@ def test_a_recording_of_two_modalities_through_a_model(made: tuple[Path, Path, l
     alone = found.bins("sub1_ses1", "test", inputs=("spikes",))
     own = table[(table.source == names[0]) & (table.target == names[0])].iloc[0]
     assert own.n == len(alone)
+
+
+@pytest.mark.parametrize(
+    ("config", "seen"),
+    [
+        ({"objectives": {"masked": 1.0}}, []),
+        ({"objectives": {"masked": 1.0, "behaviour": 0.1}}, ["simulation/behaviour"]),
+        ({"objectives": {"masked": 1.0}, "curriculum": [{"objectives": {"behaviour": 1.0}}]}, ["simulation/behaviour"]),
+    ],
+)
+def test_a_model_says_which_labels_it_learned_from(
+    made: tuple[Path, Path, list[Path]], tmp_path: Path, config: dict, seen: list[str]
+) -> None:
+    (tmp_path / "job.json").write_text(json.dumps({"config": config}))
+    assert labels_seen(tmp_path, load_model(made[0])) == seen
 
 
 @pytest.mark.parametrize(
