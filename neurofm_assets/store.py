@@ -91,3 +91,11 @@ class Store(dg.ConfigurableResource):
             raise ValueError(
                 f"{', '.join(artifacts)} was made from another version of {', '.join(stale)}; materialise both again, in order."
             )
+
+    def require_no_other(self, artifacts: Sequence[str], role: str, wanted: Sequence[str]) -> None:
+        """Refuse artifacts of which one was made from another version of any of the `wanted` inputs; it need not be made from all."""
+        versions = {Path(path).parent: load_result(Path(path)).data_version for path in wanted}
+        for artifact in artifacts:
+            for found in load_result(Path(artifact)).inputs[role]:
+                if versions.get(home := Path(found["path"]).parent, found["data_version"]) != found["data_version"]:
+                    raise ValueError(f"{artifact} was made from another version of {home}; materialise both again, in order.")

@@ -141,7 +141,7 @@ def scores(context: dg.AssetExecutionContext, config: ScorePatch, compute: Compu
     used = {role: asked.inputs[role] for role in ("shards", "scaler")}
     answers = [store.get(asset, key) for asset in (neurofmx_adapted, probes, *(a for a in DECODERS if store.here(a, [key])))]
     references = store.gather(baselines, asked.config["datasets"])
-    store.require_made_from([*references, *answers], "shards", used["shards"])
+    store.require_no_other([*references, *answers], "shards", used["shards"])
     return compute.launch(context, store.spec(context, "score", cfg, answers=answers, baselines=references, **used), presets.Resources())
 
 

@@ -172,14 +172,15 @@ def test_what_asks_for_a_gpu_has_no_condition(ran: Ran, store: Store, tmp_path: 
     for name, key in [*((a, "simulation") for a in ("recordings", "quality", "shards")), *scaled, ("baselines", "simulation")]:
         dg.materialize(ASSETS, selection=[name], partition_key=key, resources=resources, run_config=QUIET)
     others = {
-        a.key for family in automation.FAMILIES for a in (PRETRAINED[family], LABEL_DECODERS.get(family)) if a
+        LABEL_DECODERS["neurofmx"].key,
+        *(a.key for family in automation.FAMILIES for a in (PRETRAINED[family], LABEL_DECODERS.get(family)) if a),
     }  # which the simulation does not serve
     after = [asset for asset in ASSETS if asset.partitions_def == RUNS and asset.key not in others]
     dg.materialize(ASSETS, selection=after, partition_key=run_key("small", 0), resources=resources, run_config=QUIET)
     on_gpu = {name for name, gpus in asked.items() if gpus}
-    assert on_gpu == {"neurofmx_pretrained", "neurofmx_adapted", "scores"}
+    assert on_gpu == {"neurofmx_pretrained", "neurofmx_adapted", "features"}
     conditioned = {spec.key.to_user_string() for asset in ASSETS for spec in asset.specs if spec.automation_condition}
-    assert conditioned == {"quality", "shards", "scaler", "baselines", "onnx", "model_card", "bundle"}
+    assert conditioned == {"quality", "shards", "scaler", "baselines", "onnx", "model_card", "bundle", "scorecard"}
     pooled = {spec.key.to_user_string() for asset in ASSETS for spec in asset.specs if asset.op.pool == "gpu"}
     assert pooled == on_gpu | {key.to_user_string() for key in others} | {"scaling_law", "best_config"}
 
@@ -211,7 +212,7 @@ def test_each_condition_is_looked_at_by_one_sensor() -> None:
     names = {name: {key.to_user_string() for key in s.asset_selection.resolve(graph)} for name, s in sensors.items()}
     assert names == {
         "data_and_baselines": {"quality", "shards", "scaler", "baselines"},
-        "after_training": {"onnx", "model_card", "bundle"},
+        "after_training": {"onnx", "model_card", "bundle", "scorecard"},
     }
     assert sensors["data_and_baselines"].default_status == dg.DefaultSensorStatus.RUNNING
     assert sensors["after_training"].default_status == dg.DefaultSensorStatus.STOPPED

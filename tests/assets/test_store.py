@@ -106,15 +106,17 @@ def test_nothing_is_mixed_with_another_version_of_the_shards(ran: Ran, materiali
     run = run_key("tiny", 0)
     prepare(materialize, "simulation")
     materialize("baselines", key="simulation")
-    materialize("neurofmx_pretrained", "neurofmx_adapted", key=run)
+    whole = ("neurofmx_pretrained", "neurofmx_adapted", "features", "leakage_audit", "probes")
+    materialize(*whole, key=run)
     materialize("shards", key="simulation", config={"shards": {"shard_mb": 1.0}})
     for asset, key in (("neurofmx_pretrained", run), ("neurofmx_adapted", run), ("baselines", "simulation")):
         with pytest.raises(ValueError, match=r"scaler/.* was made from another version of .*shards/simulation"):
             materialize(asset, key=key)
     fit_scalers(materialize)
-    with pytest.raises(ValueError, match=r"neurofmx_pretrained/.* was made from another version of .*shards/simulation"):
-        materialize("neurofmx_adapted", key=run)
+    for asset in ("neurofmx_adapted", "features"):
+        with pytest.raises(ValueError, match=r"neurofmx_pretrained/.* was made from another version of .*shards/simulation"):
+            materialize(asset, key=run)
     materialize("baselines", key="simulation")
     with pytest.raises(ValueError, match=r"baselines/.* was made from another version of .*shards/simulation"):
         materialize("scores", key=run)
-    assert materialize("neurofmx_pretrained", "neurofmx_adapted", "scores", key=run).success
+    assert materialize(*whole, "scores", key=run).success

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from neurofm_ml.evaluation.scores import BASELINE, BEATS, COMPARISON_COLUMNS, LOSES, TIES
+from neurofm_ml.evaluation.scores import BASELINE, BEATS, COMPARISON_COLUMNS, LOSES, SWAPS, TIES
 from neurofm_ml.types import SCORE_COLUMNS
 
 CASE = ["dataset", "recording", "task"]
@@ -119,7 +119,7 @@ def _over_seeds(part: pd.DataFrame) -> dict[str, Any]:
 
 
 def _difference(part: pd.DataFrame) -> dict[str, Any]:
-    """What the seeds' paired comparisons say together."""
+    """What the seeds' paired comparisons say together; where answers of few units were swapped, what all of them say."""
     value = float(part.difference.mean())
     wide = _widened(((part.ci_high - part.ci_low) / 2).to_numpy(), part.difference.to_numpy())
     return {
@@ -128,8 +128,12 @@ def _difference(part: pd.DataFrame) -> dict[str, Any]:
         "difference": value,
         "difference_low": value - wide,
         "difference_high": value + wide,
-        "verdict": BEATS if value > wide else LOSES if value < -wide else TIES,
+        "verdict": _agreed(part.stamp) if (part.test == SWAPS).any() else BEATS if value > wide else LOSES if value < -wide else TIES,
     }
+
+
+def _agreed(stamps: "pd.Series[str]") -> str:
+    return str(stamps.iloc[0]) if stamps.nunique() == 1 else TIES
 
 
 def _widened(half: Any, values: Any) -> float:

@@ -11,7 +11,7 @@ from neurofm_ml.evaluation.scorecard.cards import with_ancestors
 from neurofm_ml.evaluation.scorecard.evidence import Evidence, gather, summarised
 from neurofm_ml.evaluation.scorecard.job import write_scorecard
 from neurofm_ml.evaluation.scorecard.targets import MET, OPEN, REFUTED, UNMEASURED, judge
-from neurofm_ml.evaluation.scores import BEATS, LOSES, TIES
+from neurofm_ml.evaluation.scores import BEATS, LOSES, SWAPS, TIES
 from neurofm_ml.presets import ScorecardConfig
 from neurofm_ml.types import SCORE_COLUMNS
 
@@ -85,6 +85,13 @@ def test_verdicts_over_seeds(differences: tuple[float, ...], verdict: str) -> No
     pairs = compared(*({"difference": d, "ci_low": d - 0.05, "ci_high": d + 0.05} for d in differences))
     table = summarised(scores({}, BASE), pairs)
     assert table.set_index("method").loc["fine_tuned"].verdict == verdict
+
+
+@pytest.mark.parametrize(("stamps", "verdict"), [((BEATS, BEATS), BEATS), ((BEATS, TIES), TIES)])
+def test_few_units_are_judged_by_their_stamps(stamps: tuple[str, ...], verdict: str) -> None:
+    """An interval over few people is no test of theirs."""
+    pairs = compared(*({"stamp": stamp, "test": SWAPS} for stamp in stamps))
+    assert summarised(scores({}, BASE), pairs).set_index("method").loc["fine_tuned"].verdict == verdict
 
 
 def test_the_report_shows_every_score(inputs: dict[str, list[Path]], tmp_path: Path) -> None:
