@@ -72,8 +72,9 @@ def variant_of(
     told = made("adapt_labels", presets.adapt_labels("tiny", seed), out / "neurofmx_label_decoders" / key, shards=labels, **common)
     features = made("extract_features", presets.FeaturesConfig(), out / "features" / key, shards=used["shards"], **common)
     probes = made("probe", presets.ProbeConfig(seed=seed), out / "probes" / key, features=[features], **used)
+    told_of = made("answer_signals", presets.SignalsConfig(seed=seed), out / "signal_answers" / key, pretrained=[pretrained], **used)
     cfg = presets.ScoreConfig(size="tiny", seed=seed, variant=name)
-    return made("score", cfg, out / "scores" / key, answers=[adapted, told, probes], baselines=references, **used)
+    return made("score", cfg, out / "scores" / key, answers=[adapted, told, probes, told_of], baselines=references, **used)
 
 
 def cells(pool: ProcessPoolExecutor, tasks: Mapping[Any, tuple[Any, ...]], what: str) -> dict[Any, str]:

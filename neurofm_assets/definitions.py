@@ -28,6 +28,7 @@ ASSETS: list[dg.AssetsDefinition] = [
     evaluation.features,
     evaluation.leakage_audit,
     *evaluation.READINGS,
+    evaluation.planted,
     evaluation.scores,
     evaluation.scorecard,
     release.onnx,

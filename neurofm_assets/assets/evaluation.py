@@ -43,6 +43,9 @@ class FeaturesPatch(dagster_config(presets.FeaturesConfig)): ...  # type: ignore
 class AuditPatch(dagster_config(presets.AuditConfig)): ...  # type: ignore[misc]
 
 
+class PlantedPatch(dagster_config(presets.PlantedConfig, omit=("seed",))): ...  # type: ignore[misc]
+
+
 class ScorePatch(dagster_config(presets.ScoreConfig, omit=("size", "seed"))): ...  # type: ignore[misc]
 
 
@@ -100,31 +103,50 @@ def leakage_audit(context: dg.AssetExecutionContext, config: AuditPatch, compute
     return compute.launch(context, spec, presets.Resources())
 
 
-def reading(name: str, job: str, about: str, *more: str) -> dg.AssetsDefinition:
-    """An asset that is read from features: no model runs again for it. `more` are fields of its config that say which run it is."""
-    patch = dagster_config(JOBS[job].config, omit=more)
+def reading(
+    name: str, job: str, about: str, *, of: dg.AssetsDefinition = features, names: tuple[str, ...] = ("seed",)
+) -> dg.AssetsDefinition:
+    """An asset that is read from features, or once more from the pretrained model, over the shards that the features were read from.
 
-    @dg.asset(description=about, deps=[features, *DATA], **common(name, job, "parquet"))
+    `names` are the fields of its config that say which run it is.
+    """
+    patch, role = dagster_config(JOBS[job].config, omit=names), "features" if of is features else "pretrained"
+    deps = dict.fromkeys((of, features))
+
+    @dg.asset(description=about, deps=[*deps, *DATA], pool=None if of is features else "gpu", **common(name, job, "parquet"))
     def made(context: dg.AssetExecutionContext, config: patch, compute: Compute, store: Store) -> dg.MaterializeResult:  # type: ignore[valid-type]
         size, seed = run_of(context)
-        cfg = config.apply(JOBS[job].config(**{field: {"size": size, "seed": seed}[field] for field in more}))  # type: ignore[attr-defined]
-        source = store.get(features, context.partition_key)
-        used = {role: load_spec(Path(source)).inputs[role] for role in ("shards", "scaler")}
-        return compute.launch(context, store.spec(context, job, cfg, features=[source], **used), presets.Resources())
+        cfg = config.apply(JOBS[job].config(**{field: {"size": size, "seed": seed}[field] for field in names}))  # type: ignore[attr-defined]
+        source = store.get(of, context.partition_key)
+        used = {role: load_spec(Path(store.get(features, context.partition_key))).inputs[role] for role in ("shards", "scaler")}
+        resources = presets.Resources() if of is features else presets.resources(size)
+        return compute.launch(context, store.spec(context, job, cfg, **{role: [source]}, **used), resources)
 
     return made
 
 
-probes = reading("probes", "probe", "What linear readouts of the frozen model say, of the best layer, and a score of each layer.", "seed")
-few_shot = reading("few_shot", "few_shot", "Scores of readouts from 1, 5, 10, 25, 50 labelled examples, of the model and of raw inputs.", "size", "seed")  # fmt: skip
-zero_shot = reading("zero_shot", "zero_shot", "Scores of readouts fitted elsewhere, with no label of the target.", "size", "seed")
-transfer_matrix = reading("transfer_matrix", "transfer", "Readouts fitted in each place and scored in every other, with p and false discovery rate.", "seed")  # fmt: skip
-representation = reading("representation", "represent", "Whether features tell people or what they did apart, and hold for new people.", "seed")  # fmt: skip
-READINGS = (probes, few_shot, zero_shot, transfer_matrix, representation)
+RUN = ("size", "seed")
+probes = reading("probes", "probe", "What linear readouts of the frozen model say, of the best layer, and a score of each layer.")
+few_shot = reading("few_shot", "few_shot", "Readouts from 1, 5, 10, 25, 50 labelled examples, of the model and of raw inputs.", names=RUN)
+zero_shot = reading("zero_shot", "zero_shot", "Readouts fitted elsewhere, with no label of the target.", names=RUN)
+transfer_matrix = reading(
+    "transfer_matrix", "transfer", "Readouts fitted in each place and scored in every other, with false discovery rate."
+)
+representation = reading("representation", "represent", "Whether features tell people or what they did apart, and hold for new people.")
+cross_modal = reading("cross_modal", "cross_modal", "What one modality tells of another, and what is lost without.", of=neurofmx_pretrained)
+signal_answers = reading("signal_answers", "answer_signals", "Forecasts and reconstructions of neural signals.", of=neurofmx_pretrained)
+READINGS = (probes, few_shot, zero_shot, transfer_matrix, representation, cross_modal, signal_answers)
+
+
+@dg.asset(pool="gpu", **common("planted", "prove", "parquet"))
+def planted(context: dg.AssetExecutionContext, config: PlantedPatch, compute: Compute, store: Store) -> dg.MaterializeResult:
+    """A latent planted in simulated recordings of several modalities, and how much of it a small model pretrained on them tells."""
+    cfg = config.apply(presets.PlantedConfig(seed=run_of(context)[1]))
+    return compute.launch(context, store.spec(context, "prove", cfg), presets.Resources())
 
 
 @dg.asset(
-    deps=[neurofmx_adapted, *DECODERS, probes, leakage_audit, *DATA, dg.AssetDep(baselines, partition_mapping=EVERY)],
+    deps=[neurofmx_adapted, *DECODERS, probes, signal_answers, leakage_audit, *DATA, dg.AssetDep(baselines, partition_mapping=EVERY)],
     **common("scores", "score", "parquet"),
 )
 def scores(context: dg.AssetExecutionContext, config: ScorePatch, compute: Compute, store: Store) -> dg.MaterializeResult:
@@ -139,7 +161,9 @@ def scores(context: dg.AssetExecutionContext, config: ScorePatch, compute: Compu
     store.get(leakage_audit, key)
     asked = load_spec(Path(store.get(features, key)))
     used = {role: asked.inputs[role] for role in ("shards", "scaler")}
-    answers = [store.get(asset, key) for asset in (neurofmx_adapted, probes, *(a for a in DECODERS if store.here(a, [key])))]
+    answers = [
+        store.get(asset, key) for asset in (neurofmx_adapted, probes, signal_answers, *(a for a in DECODERS if store.here(a, [key])))
+    ]
     references = store.gather(baselines, asked.config["datasets"])
     store.require_no_other([*references, *answers], "shards", used["shards"])
     return compute.launch(context, store.spec(context, "score", cfg, answers=answers, baselines=references, **used), presets.Resources())

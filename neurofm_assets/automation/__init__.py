@@ -11,7 +11,7 @@ import dagster as dg
 from neurofm_assets.automation.arrivals import new_raw_files
 from neurofm_assets.automation.failures import failure_records
 from neurofm_assets.automation.janitor import janitor
-from neurofm_assets.automation.jobs import ALL_STEPS, FAMILIES, NEEDED, STEPS, judge, label, study
+from neurofm_assets.automation.jobs import ALL_STEPS, FAMILIES, NEEDED, STEPS, judge, label, prove, study
 from neurofm_assets.automation.retraining import new_shards
 from neurofm_assets.automation.schedules import monthly_scaling, nightly_quality, weekly_pretraining
 
@@ -28,7 +28,7 @@ after_training = dg.AutomationConditionSensorDefinition(
     description="Releases and reports follow their models.",
 )
 
-JOBS = [*STEPS, *FAMILIES.values(), label, study, judge]
+JOBS = [*STEPS, *FAMILIES.values(), label, prove, study, judge]
 SCHEDULES = [nightly_quality, weekly_pretraining, monthly_scaling]
 CONDITION_SENSORS = [data_and_baselines, after_training]
 SENSORS: list[dg.SensorDefinition] = [new_raw_files, new_shards, failure_records, janitor, *CONDITION_SENSORS]

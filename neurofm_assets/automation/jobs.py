@@ -32,6 +32,7 @@ FAMILIES = {
     if family != "neurofmx"
 }
 label = dg.define_asset_job("label", [models.LABEL_DECODERS["neurofmx"]], description="One run's decoders of labels.")
+prove = dg.define_asset_job("prove", [evaluation.planted], description="What a model finds of a planted truth.")
 report = dg.define_asset_job("report", [evaluation.scorecard], description="The report of all runs of one size.")
 #: Jobs of a run that need datasets of a certain kind -> those datasets.
 NEEDED = {**{job.name: models.LEARNED[family] for family, job in FAMILIES.items()}, label.name: models.TOLD_APART["neurofmx"]}
@@ -41,4 +42,4 @@ judge = dg.define_asset_job("judge", [data.quality], description="Quality of one
 #: Jobs that make the multimodal model's graph, in the order of its making; and the whole graph, where scores are made again
 #: once there are more answers to be scored.
 STEPS = (prepare, scale, collect, tabulate, compare, train, report)
-ALL_STEPS = (*STEPS[:-1], *FAMILIES.values(), label, train, report)
+ALL_STEPS = (*STEPS[:-1], *FAMILIES.values(), label, prove, train, report)

@@ -33,7 +33,7 @@ from neurofm_ml.evaluation.reconstruction import RECONSTRUCTIONS, too_few_channe
 from neurofm_ml.evaluation.ridge import Fit, fit_ridge
 from neurofm_ml.evaluation.scores import AnyCase, control_check, mean_scores, score_predictions, write_scores
 from neurofm_ml.evaluation.signals import SignalCase, find_signals
-from neurofm_ml.evaluation.tasks import Blocks, Case, DecodingData, find_cases
+from neurofm_ml.evaluation.tasks import Blocks, Case, DecodingData, find_cases, find_encoding_cases
 from neurofm_ml.metrics import SCORES
 from neurofm_ml.presets import BaselinesConfig
 from neurofm_ml.registry import Registry
@@ -178,6 +178,8 @@ def questions(cfg: BaselinesConfig, shards: Path, scaler: list[Path], out: Path)
                 log.info("%s does not answer %s: %s.", name, "/".join(case.key), reason)
             else:
                 yield Question(case, name, partial(BASELINES[name], case, cfg, out))
+    for case in find_encoding_cases(shards, scaler):
+        yield Question(case, "ridge", partial(ridge, case, cfg, out))
     for signal in find_signals(shards, scaler, cfg.horizons_s):
         asked = FORECASTS if signal.category == "forecasting" else RECONSTRUCTIONS
         for name in asked:

@@ -12,13 +12,26 @@ from pathlib import Path
 import pandas as pd
 
 from neurofm_ml.data.predictions import Prediction, load_predictions
+from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.schemas import SCORES, validate
 from neurofm_ml.evaluation.label_answers import label_predictions
 from neurofm_ml.evaluation.label_tasks import LabelCase, find_label_cases
 from neurofm_ml.evaluation.report import draw_scores, write_markdown
-from neurofm_ml.evaluation.scores import BASELINE, BEATS, LOSES, TIES, compare, control_check, mean_scores, score_predictions, write_scores
-from neurofm_ml.evaluation.tasks import Case, find_cases
-from neurofm_ml.presets import ScoreConfig
+from neurofm_ml.evaluation.scores import (
+    BASELINE,
+    BEATS,
+    LOSES,
+    TIES,
+    AnyCase,
+    compare,
+    control_check,
+    mean_scores,
+    score_predictions,
+    write_scores,
+)
+from neurofm_ml.evaluation.signals import find_signals
+from neurofm_ml.evaluation.tasks import find_cases
+from neurofm_ml.presets import BaselinesConfig, ScoreConfig
 from neurofm_ml.types import Report
 
 
@@ -28,11 +41,12 @@ def score(
     """Score the artifacts that answer tasks (decoders of series and of labels, probes) beside the baselines of every dataset."""
     series = [case for path in shards for case in find_cases(path, scaler)]
     labels = [case for path in shards for case in find_label_cases(path, scaler)]
-    known = {case.key for case in series} | {case.key for case in labels}
+    signals = [case for path in shards for case in find_signals(path, scaler, BaselinesConfig(dataset=load_card(path).name).horizons_s)]
+    known = {case.key for cases in (series, labels, signals) for case in cases}
     ours = {path: [_named(cfg, p) for p in _answers(path, labels) if p.case in known] for path in answers}
     answered = {p.case for group in ours.values() for p in group}
     references = {path: [p for p in load_predictions(path / "predictions") if p.case in answered] for path in baselines}
-    return publish(cfg, ours | references, [*series, *labels], out)
+    return publish(cfg, ours | references, [*series, *labels, *signals], out)
 
 
 def _answers(path: Path, labels: Sequence[LabelCase]) -> list[Prediction]:
@@ -45,7 +59,7 @@ def _named(cfg: ScoreConfig, prediction: Prediction) -> Prediction:
     return dataclasses.replace(prediction, method=f"{prediction.method}, {cfg.variant}") if cfg.variant else prediction
 
 
-def publish(cfg: ScoreConfig, groups: Mapping[Path, list[Prediction]], cases: Sequence[Case | LabelCase], out: Path) -> Report:
+def publish(cfg: ScoreConfig, groups: Mapping[Path, list[Prediction]], cases: Sequence[AnyCase], out: Path) -> Report:
     """Write the tables, the text and the picture of predictions, grouped by the artifact they come from."""
     run = f"{cfg.size}-{cfg.seed}"
     predictions = [p for group in groups.values() for p in group]

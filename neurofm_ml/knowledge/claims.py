@@ -88,6 +88,8 @@ CLAIMS: Mapping[str, str] = {
     "probes_are_finite": "Every probe's score is finite.",
     "places_read_themselves": "A readout holds in the place where it was fitted.",
     "identity_is_not_all": "In most layers the task is told better than the person.",
+    "latent_is_recovered": "The planted latent is told from features with an R2 of .9 or more.",
+    "beats_best_baseline": "It is told better than by the best simple method.",
     "every_number_is_traced": "Every artifact that the report names is known, with its data version.",
     # release
     "onnx_matches_torch": "The exported model gives what the trained one gives.",

@@ -26,7 +26,7 @@ from neurofm_ml.presets.eegnet import EEGNetConfig, EEGNetPretrainConfig, eegnet
 from neurofm_ml.presets.embedding import EmbeddingConfig
 from neurofm_ml.presets.evaluation import BaselinesConfig, RatesConfig, ScoreConfig
 from neurofm_ml.presets.families import RECIPES, Recipe
-from neurofm_ml.presets.features import FeaturesConfig, PlantedConfig, ProbeConfig, RepresentationConfig
+from neurofm_ml.presets.features import FeaturesConfig, PlantedConfig, ProbeConfig, RepresentationConfig, SignalsConfig
 from neurofm_ml.presets.labels import AdaptLabelsConfig, adapt_labels
 from neurofm_ml.presets.loop import DeepSpeedConfig, FsdpConfig, TrainConfig
 from neurofm_ml.presets.meg_transformer import MEGTransformerConfig, MEGTransformerPretrainConfig, meg_transformer, meg_transformer_pretrain
@@ -90,6 +90,7 @@ __all__ = [
     "ScorecardConfig",
     "SearchConfig",
     "ShardsConfig",
+    "SignalsConfig",
     "StageConfig",
     "TableConfig",
     "TrainConfig",

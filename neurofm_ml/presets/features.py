@@ -48,3 +48,10 @@ class PlantedConfig:
 
     def __post_init__(self) -> None:
         positive(self, "recordings", "duration_s")
+
+
+@config
+class SignalsConfig:
+    """What a pretrained model says of silenced channels and of what follows; asked as the baselines are."""
+
+    seed: int = 0

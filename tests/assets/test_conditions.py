@@ -175,14 +175,14 @@ def test_what_asks_for_a_gpu_has_no_condition(ran: Ran, store: Store, tmp_path: 
         LABEL_DECODERS["neurofmx"].key,
         *(a.key for family in automation.FAMILIES for a in (PRETRAINED[family], LABEL_DECODERS.get(family)) if a),
     }  # which the simulation does not serve
-    after = [asset for asset in ASSETS if asset.partitions_def == RUNS and asset.key not in others]
+    after = [asset for asset in ASSETS if asset.partitions_def == RUNS and asset.key not in others and asset.key.path != ["planted"]]
     dg.materialize(ASSETS, selection=after, partition_key=run_key("small", 0), resources=resources, run_config=QUIET)
     on_gpu = {name for name, gpus in asked.items() if gpus}
-    assert on_gpu == {"neurofmx_pretrained", "neurofmx_adapted", "features"}
+    assert on_gpu == {"neurofmx_pretrained", "neurofmx_adapted", "features", "cross_modal", "signal_answers"}
     conditioned = {spec.key.to_user_string() for asset in ASSETS for spec in asset.specs if spec.automation_condition}
     assert conditioned == {"quality", "shards", "scaler", "baselines", "onnx", "model_card", "bundle", "scorecard"}
     pooled = {spec.key.to_user_string() for asset in ASSETS for spec in asset.specs if asset.op.pool == "gpu"}
-    assert pooled == on_gpu | {key.to_user_string() for key in others} | {"scaling_law", "best_config"}
+    assert pooled == on_gpu | {key.to_user_string() for key in others} | {"scaling_law", "best_config", "planted"}
 
 
 def test_one_unguarded_condition_would_launch_every_run(house: House) -> None:

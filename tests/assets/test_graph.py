@@ -99,7 +99,7 @@ def test_the_demo_makes_everything_once_and_after_a_change_what_depends_on_it(
     assert made() == []
     raw.write_text("other")
     changed = {f"{job} abide_olin" for job in ("ingest", "assess_quality", "write_shards", "fit_baselines")} | {"fit_scaler fmri"}
-    read = {"extract_features", "probe", "few_shot", "zero_shot", "transfer", "represent"}
+    read = {"extract_features", "probe", "few_shot", "zero_shot", "transfer", "represent", "cross_modal", "answer_signals"}
     of_the_run = {"pretrain_neurofmx", "adapt", "audit", "score", "export_onnx", "write_card", "bundle", "write_scorecard"}
     assert set(made()) == changed | read | of_the_run
 

@@ -106,7 +106,7 @@ def test_nothing_is_mixed_with_another_version_of_the_shards(ran: Ran, materiali
     run = run_key("tiny", 0)
     prepare(materialize, "simulation")
     materialize("baselines", key="simulation")
-    whole = ("neurofmx_pretrained", "neurofmx_adapted", "features", "leakage_audit", "probes")
+    whole = ("neurofmx_pretrained", "neurofmx_adapted", "features", "leakage_audit", "probes", "signal_answers")
     materialize(*whole, key=run)
     materialize("shards", key="simulation", config={"shards": {"shard_mb": 1.0}})
     for asset, key in (("neurofmx_pretrained", run), ("neurofmx_adapted", run), ("baselines", "simulation")):

@@ -21,7 +21,8 @@ Z = 1.96
 class Evidence:
     """Tables of all runs of one size, empty where nothing was made.
 
-    scores, few_shot  SCORE_COLUMNS; comparisons COMPARISON_COLUMNS and run; transfer, identity as their jobs write them
+    scores (zero-shot ones too), few_shot  SCORE_COLUMNS; comparisons COMPARISON_COLUMNS and run; transfer (modalities too) and
+    identity as their jobs write them
     sources           one row per artifact that a number stands in or was made from: asset, partition, fingerprint,
                       data_version, code, finished, made_from
     """
@@ -40,18 +41,19 @@ class Evidence:
 
 
 def gather(inputs: Mapping[str, Sequence[Path]]) -> Evidence:
-    """Read the artifacts of each role: scores, few_shot, transfer_matrix, representation."""
+    """Read the artifacts of each role: scores, few_shot, zero_shot, transfer_matrix, cross_modal, representation."""
 
-    def read(role: str, name: str, empty: Sequence[str] = ()) -> pd.DataFrame:
-        found = [pd.read_parquet(path / name) for path in inputs.get(role, ()) if (path / name).exists()]
+    def read(name: str, *roles: str, empty: Sequence[str] = ()) -> pd.DataFrame:
+        found = [pd.read_parquet(path / name) for role in roles for path in inputs.get(role, ())]
         return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(empty))
 
     return Evidence(
-        scores=read("scores", "scores.parquet", list(SCORE_COLUMNS)).drop_duplicates(ignore_index=True),
-        comparisons=read("scores", "comparisons.parquet", ["run", *COMPARISON_COLUMNS]),
-        few_shot=read("few_shot", "few_shot.parquet", list(SCORE_COLUMNS)),
-        transfer=read("transfer_matrix", "transfer.parquet"),
-        identity=read("representation", "identity.parquet"),
+        # Baselines stand beside every run.
+        scores=read("scores.parquet", "scores", "zero_shot", empty=list(SCORE_COLUMNS)).drop_duplicates(ignore_index=True),
+        comparisons=read("comparisons.parquet", "scores", empty=["run", *COMPARISON_COLUMNS]),
+        few_shot=read("scores.parquet", "few_shot", empty=list(SCORE_COLUMNS)),
+        transfer=read("transfer.parquet", "transfer_matrix"),
+        identity=read("identity.parquet", "representation"),
         sources=trace([path for paths in inputs.values() for path in paths]),
     )
 

@@ -71,6 +71,30 @@ def transfer(cfg: presets.TransferConfig, inputs: Inputs, out: Path) -> Report:
     return transfer(cfg, inputs["features"][0], inputs["shards"], inputs["scaler"], out)
 
 
+@job("cross_modal", presets.CrossModalConfig, "1", checks=claims("table_is_valid"))
+def cross_modal(cfg: presets.CrossModalConfig, inputs: Inputs, out: Path) -> Report:
+    """A pretrained model, recordings of several modalities -> what one tells of another, and what is lost without."""
+    from neurofm_ml.evaluation.cross_modal import cross_modal
+
+    return cross_modal(cfg, inputs["pretrained"][0], inputs["shards"], inputs["scaler"], out)
+
+
+@job("answer_signals", presets.SignalsConfig, "1", resumes=True)
+def answer_signals(cfg: presets.SignalsConfig, inputs: Inputs, out: Path) -> Report:
+    """A pretrained model, shards -> its forecasts and reconstructions of neural signals."""
+    from neurofm_ml.evaluation.signal_answers import answer_signals
+
+    return answer_signals(cfg, inputs["pretrained"][0], inputs["shards"], inputs["scaler"], out)
+
+
+@job("prove", presets.PlantedConfig, "1", checks=claims(warn=("latent_is_recovered", "beats_best_baseline")), resumes=True)
+def prove(cfg: presets.PlantedConfig, inputs: Inputs, out: Path) -> Report:
+    """Nothing but a seed -> how much of a planted latent a pretrained model's features tell, beside simpler methods."""
+    from neurofm_ml.evaluation.planted import planted
+
+    return planted(cfg, out)
+
+
 @job("represent", presets.RepresentationConfig, "1", checks=claims(warn=("identity_is_not_all",)))
 def represent(cfg: presets.RepresentationConfig, inputs: Inputs, out: Path) -> Report:
     """Features -> who and what they tell apart, how similar they are to behaviour, whether they hold for new people."""
