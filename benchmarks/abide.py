@@ -36,8 +36,15 @@ from neurofm_ml.config import patch
 from neurofm_ml.data.batches import Vocabulary
 from neurofm_ml.data.gradients import Gradients, connectivity, diffusion_map
 from neurofm_ml.data.readers import read
-from neurofm_ml.evaluation.connectivity import TangentSpace, band_passed, correlations, covariance, standardised, without_global_signal
-from neurofm_ml.evaluation.linear import fit_linear
+from neurofm_ml.evaluation.readouts.connectivity import (
+    TangentSpace,
+    band_passed,
+    correlations,
+    covariance,
+    standardised,
+    without_global_signal,
+)
+from neurofm_ml.evaluation.readouts.linear import fit_linear
 from neurofm_ml.models import BrainJEPA, BrainLM
 from neurofm_ml.training import brain_jepa, brainlm
 from neurofm_ml.training.label_decoders import pool

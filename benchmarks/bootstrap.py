@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neurofm_ml import metrics
-from neurofm_ml.evaluation.resampling import Blocks, Units, resample
+from neurofm_ml.evaluation.statistics.resampling import Blocks, Units, resample
 from neurofm_ml.metrics import SCORES
 from neurofm_ml.types import Array
 

@@ -34,8 +34,8 @@ from scipy import stats
 
 from neurofm_ml import presets
 from neurofm_ml.config import to_dict
-from neurofm_ml.evaluation.knn import neighbours
-from neurofm_ml.evaluation.tasks import find_cases
+from neurofm_ml.evaluation.baselines.knn import neighbours
+from neurofm_ml.evaluation.tasks.tasks import find_cases
 from neurofm_ml.files import home
 from neurofm_ml.jobs import JobSpec, run
 from neurofm_ml.knowledge.cards import datasets

@@ -32,11 +32,11 @@ import pandas as pd
 from neurofm_ml import presets
 from neurofm_ml.config import patch, to_dict
 from neurofm_ml.data.scaler import Scaler, load_scaler
-from neurofm_ml.evaluation.baselines import roots
-from neurofm_ml.evaluation.knn import fit_knn
-from neurofm_ml.evaluation.resampling import score_difference, score_interval
-from neurofm_ml.evaluation.ridge import fit_ridge
-from neurofm_ml.evaluation.tasks import Case, DecodingData, find_cases
+from neurofm_ml.evaluation.baselines.baselines import roots
+from neurofm_ml.evaluation.baselines.knn import fit_knn
+from neurofm_ml.evaluation.baselines.ridge import fit_ridge
+from neurofm_ml.evaluation.statistics.resampling import score_difference, score_interval
+from neurofm_ml.evaluation.tasks.tasks import Case, DecodingData, find_cases
 from neurofm_ml.files import home
 from neurofm_ml.jobs import JobSpec, run
 from neurofm_ml.knowledge.cards import datasets

@@ -32,7 +32,7 @@ from neurofm_assets.partitions import CARDS, LABELLED, TASKED, modalities_of, ta
 from neurofm_assets.store import Store
 from neurofm_ml import presets
 from neurofm_ml.config import patch, to_dict
-from neurofm_ml.evaluation.scores import BASELINE, BEATS, LOSES, TIES
+from neurofm_ml.evaluation.scoring.scores import BASELINE, BEATS, LOSES, TIES
 from neurofm_ml.files import home
 from neurofm_ml.jobs import JobSpec, run
 from neurofm_ml.knowledge.files import is_here

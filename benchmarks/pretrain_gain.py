@@ -34,7 +34,7 @@ from neurofm_ml.data.batches import Collate, Vocabulary, build_vocabulary
 from neurofm_ml.data.loader import Loader
 from neurofm_ml.data.mixture import Mixture
 from neurofm_ml.data.scaler import Scaler, load_scaler
-from neurofm_ml.evaluation.resampling import score_difference
+from neurofm_ml.evaluation.statistics.resampling import score_difference
 from neurofm_ml.files import home
 from neurofm_ml.jobs import JobSpec, run
 from neurofm_ml.knowledge.cards import datasets

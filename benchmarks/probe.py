@@ -19,8 +19,8 @@ from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.model_selection import PredefinedSplit
 from threadpoolctl import threadpool_limits
 
-from neurofm_ml.evaluation.probe import fit_ridges, standardised
-from neurofm_ml.evaluation.readout import PENALTIES
+from neurofm_ml.evaluation.features.probe import fit_ridges, standardised
+from neurofm_ml.evaluation.readouts.readout import PENALTIES
 from neurofm_ml.metrics import r2
 from neurofm_ml.presets import SPLITS
 from neurofm_ml.types import Array

@@ -25,10 +25,10 @@ from neurofm_ml.data.recordings import save_recording
 from neurofm_ml.data.scaler import fit, load_scaler
 from neurofm_ml.data.simulate import simulate
 from neurofm_ml.data.windows import read_windows, shard_recordings
-from neurofm_ml.evaluation.example_sources import series_examples
-from neurofm_ml.evaluation.features import Source
-from neurofm_ml.evaluation.places import Place, matrix
-from neurofm_ml.evaluation.tasks import find_cases
+from neurofm_ml.evaluation.features.features import Source
+from neurofm_ml.evaluation.tasks.tasks import find_cases
+from neurofm_ml.evaluation.transfer.example_sources import series_examples
+from neurofm_ml.evaluation.transfer.places import Place, matrix
 from neurofm_ml.knowledge.cards import datasets
 from neurofm_ml.models import NeuroFMx
 from neurofm_ml.training.problems import find_problems

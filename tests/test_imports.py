@@ -32,7 +32,7 @@ SIBLINGS = {"interp": "integration", "integration": "interp"}
 #: Third parties that are slow to import, and the files that may do it, inside a function.
 HOMES = {
     "av": ["data/readers/media.py"],
-    "cebra": ["evaluation/cebra_baseline.py"],
+    "cebra": ["evaluation/baselines/cebra_baseline.py"],
     "deepspeed": ["training/zero.py"],
     "great_expectations": ["data/schemas.py"],
     "kubernetes": ["compute/*", "doctor.py"],

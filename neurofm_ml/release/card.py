@@ -13,7 +13,7 @@ import pandas as pd
 
 from neurofm_ml.data.batches import neural_signals
 from neurofm_ml.data.recordings import load_card
-from neurofm_ml.evaluation.scores import LOSES, read_scores
+from neurofm_ml.evaluation.scoring.scores import LOSES, read_scores
 from neurofm_ml.knowledge.cards import DatasetCard
 from neurofm_ml.presets import CardConfig
 from neurofm_ml.types import Check, Report

@@ -20,7 +20,7 @@ from neurofm_ml.config import patch, to_dict
 from neurofm_ml.data.predictions import load_predictions
 from neurofm_ml.data.scaler import load_scaler
 from neurofm_ml.data.windows import load_block
-from neurofm_ml.evaluation.scores import read_scores
+from neurofm_ml.evaluation.scoring.scores import read_scores
 from neurofm_ml.files import file_hash
 from neurofm_ml.jobs import JobResult, JobSpec, load_result, run
 from neurofm_ml.presets import CardConfig

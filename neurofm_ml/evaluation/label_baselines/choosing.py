@@ -18,7 +18,7 @@ import numpy as np
 from neurofm_ml.data.predictions import Prediction
 from neurofm_ml.evaluation.label_baselines.heads import Fit, Head
 from neurofm_ml.evaluation.label_baselines.views import Table, View, look
-from neurofm_ml.evaluation.label_tasks import LabelCase, LabelData
+from neurofm_ml.evaluation.tasks.label_tasks import LabelCase, LabelData
 from neurofm_ml.metrics import SCORES
 from neurofm_ml.presets import BaselinesConfig
 from neurofm_ml.types import Array

@@ -16,7 +16,7 @@ from neurofm_ml.data.batches import Collate, build_vocabulary
 from neurofm_ml.data.loader import Loader
 from neurofm_ml.data.predictions import Prediction
 from neurofm_ml.data.scaler import load_scaler
-from neurofm_ml.evaluation.label_tasks import LabelCase
+from neurofm_ml.evaluation.tasks.label_tasks import LabelCase
 from neurofm_ml.models import EEGNet
 from neurofm_ml.presets import BaselinesConfig, EEGNetConfig
 from neurofm_ml.training.eegnet import cross_entropy

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from neurofm_ml.evaluation.knn import neighbours
-from neurofm_ml.evaluation.logistic import logistic_readouts
-from neurofm_ml.evaluation.readout import PENALTIES, Path, Readout, balanced, indicators
+from neurofm_ml.evaluation.baselines.knn import neighbours
+from neurofm_ml.evaluation.readouts.logistic import logistic_readouts
+from neurofm_ml.evaluation.readouts.readout import PENALTIES, Path, Readout, balanced, indicators
 from neurofm_ml.types import Array
 
 #: Places of the penalties among those of a path, the largest first.

@@ -13,7 +13,7 @@ from neurofm_ml.evaluation.label_baselines import activity, heads, spectra, toge
 from neurofm_ml.evaluation.label_baselines.choosing import FeatureBaseline
 from neurofm_ml.evaluation.label_baselines.eegnet import EEGNetBaseline
 from neurofm_ml.evaluation.label_baselines.views import View, are_known, shared_channels
-from neurofm_ml.evaluation.label_tasks import LabelCase
+from neurofm_ml.evaluation.tasks.label_tasks import LabelCase
 from neurofm_ml.presets import BaselinesConfig
 from neurofm_ml.registry import Registry
 

@@ -5,8 +5,8 @@ Shapes: T samples, C channels, M bands, E pairs of channels.
 
 import numpy as np
 
-from neurofm_ml.evaluation.connectivity import band_passed, correlations, covariance
 from neurofm_ml.evaluation.label_baselines.spectra import bands_of
+from neurofm_ml.evaluation.readouts.connectivity import band_passed, correlations, covariance
 from neurofm_ml.types import Array, Signal
 
 #: Hz, where resting fluctuations of blood oxygen lie (Biswal et al. 1995).

@@ -15,8 +15,8 @@ from typing import Literal
 
 import numpy as np
 
-from neurofm_ml.evaluation.connectivity import TangentSpace
-from neurofm_ml.evaluation.label_tasks import LabelData
+from neurofm_ml.evaluation.readouts.connectivity import TangentSpace
+from neurofm_ml.evaluation.tasks.label_tasks import LabelData
 from neurofm_ml.presets import SPLITS
 from neurofm_ml.types import Array, Signal
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from neurofm_ml.evaluation.scorecard.evidence import CASE, Evidence, rows_of
 from neurofm_ml.evaluation.scorecard.figures import names
-from neurofm_ml.evaluation.scores import BASELINE
+from neurofm_ml.evaluation.scoring.scores import BASELINE
 
 HEAD = ("method", "value [95 %]", "seeds", "control", "p", "against the best baseline", "parameters", "train s", "samples/s", "artifact")
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from neurofm_ml.evaluation.scores import BASELINE, BEATS, COMPARISON_COLUMNS, LOSES, SWAPS, TIES
+from neurofm_ml.evaluation.scoring.scores import BASELINE, BEATS, COMPARISON_COLUMNS, LOSES, SWAPS, TIES
 from neurofm_ml.types import SCORE_COLUMNS
 
 CASE = ["dataset", "recording", "task"]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from neurofm_ml.evaluation.scorecard.evidence import CASE, Evidence, rows_of
-from neurofm_ml.evaluation.scores import BASELINE
+from neurofm_ml.evaluation.scoring.scores import BASELINE
 from neurofm_ml.types import Array
 
 if TYPE_CHECKING:

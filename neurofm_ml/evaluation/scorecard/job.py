@@ -15,7 +15,7 @@ from neurofm_ml.evaluation.scorecard.cards import write_cards
 from neurofm_ml.evaluation.scorecard.evidence import CASE, Evidence, gather
 from neurofm_ml.evaluation.scorecard.page import write_page
 from neurofm_ml.evaluation.scorecard.targets import judge
-from neurofm_ml.evaluation.scores import BEATS, LOSES, TIES
+from neurofm_ml.evaluation.scoring.scores import BEATS, LOSES, TIES
 from neurofm_ml.presets import ScorecardConfig
 from neurofm_ml.types import Check, Report
 

@@ -11,7 +11,7 @@ import pandas as pd
 from neurofm_ml.evaluation.scorecard.cards import verdict
 from neurofm_ml.evaluation.scorecard.evidence import Evidence, rows_of
 from neurofm_ml.evaluation.scorecard.figures import figures, names
-from neurofm_ml.evaluation.scores import BASELINE, BEATS, LOSES, TIES
+from neurofm_ml.evaluation.scoring.scores import BASELINE, BEATS, LOSES, TIES
 
 MARKS = {BEATS: "good", LOSES: "bad", TIES: "even", "met": "good", "refuted": "bad", "open": "even", "not measured": "even"}
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from neurofm_ml.evaluation.scorecard.evidence import CASE, Evidence
-from neurofm_ml.evaluation.scores import BASELINE
+from neurofm_ml.evaluation.scoring.scores import BASELINE
 
 MET, REFUTED, OPEN, UNMEASURED = "met", "refuted", "open", "not measured"
 COLUMNS = ["target", "wanted", "verdict", "value", "ci_low", "ci_high", "best_baseline", "supervised", "tasks", "note"]

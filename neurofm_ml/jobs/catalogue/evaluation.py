@@ -26,7 +26,7 @@ def audit(cfg: presets.AuditConfig, inputs: Inputs, out: Path) -> Report:
 @job("fit_baselines", presets.BaselinesConfig, "2", checks=claims(warn=("controls_at_chance",)), resumes=True)
 def fit_baselines(cfg: presets.BaselinesConfig, inputs: Inputs, out: Path) -> Report:
     """Shards of one dataset with tasks -> predictions and scores of the tuned baselines."""
-    from neurofm_ml.evaluation.baselines import fit_baselines
+    from neurofm_ml.evaluation.baselines.baselines import fit_baselines
 
     return fit_baselines(cfg, inputs["shards"][0], inputs["scaler"], out)
 
@@ -34,7 +34,7 @@ def fit_baselines(cfg: presets.BaselinesConfig, inputs: Inputs, out: Path) -> Re
 @job("extract_features", presets.FeaturesConfig, "1", checks=claims("features_are_finite"), resumes=True)
 def extract_features(cfg: presets.FeaturesConfig, inputs: Inputs, out: Path) -> Report:
     """A pretrained model of any family, shards -> every layer's features of every window and bin."""
-    from neurofm_ml.evaluation.features import extract
+    from neurofm_ml.evaluation.features.features import extract
 
     return extract(cfg, inputs["pretrained"][0], inputs["shards"], inputs["scaler"], out)
 
@@ -42,7 +42,7 @@ def extract_features(cfg: presets.FeaturesConfig, inputs: Inputs, out: Path) -> 
 @job("probe", presets.ProbeConfig, "1", checks=claims("probes_are_finite"))
 def probe(cfg: presets.ProbeConfig, inputs: Inputs, out: Path) -> Report:
     """Features -> predictions of linear probes, and a score of each layer."""
-    from neurofm_ml.evaluation.probe import probe
+    from neurofm_ml.evaluation.features.probe import probe
 
     return probe(cfg, inputs["features"][0], inputs["shards"], inputs["scaler"], out)
 
@@ -50,7 +50,7 @@ def probe(cfg: presets.ProbeConfig, inputs: Inputs, out: Path) -> Report:
 @job("few_shot", presets.FewShotConfig, "1", checks=claims("table_is_valid", warn=("controls_at_chance",)))
 def few_shot(cfg: presets.FewShotConfig, inputs: Inputs, out: Path) -> Report:
     """Features -> scores of readouts from few labels, beside the same from raw inputs."""
-    from neurofm_ml.evaluation.few_shot import few_shot
+    from neurofm_ml.evaluation.shots.few_shot import few_shot
 
     return few_shot(cfg, inputs["features"][0], inputs["shards"], inputs["scaler"], inputs.get("baselines", []), out)
 
@@ -58,7 +58,7 @@ def few_shot(cfg: presets.FewShotConfig, inputs: Inputs, out: Path) -> Report:
 @job("zero_shot", presets.ZeroShotConfig, "1", checks=claims("table_is_valid"))
 def zero_shot(cfg: presets.ZeroShotConfig, inputs: Inputs, out: Path) -> Report:
     """Features -> scores of readouts that saw no label of their target."""
-    from neurofm_ml.evaluation.zero_shot import zero_shot
+    from neurofm_ml.evaluation.transfer.zero_shot import zero_shot
 
     return zero_shot(cfg, inputs["features"][0], inputs["shards"], inputs["scaler"], out)
 
@@ -66,7 +66,7 @@ def zero_shot(cfg: presets.ZeroShotConfig, inputs: Inputs, out: Path) -> Report:
 @job("transfer", presets.TransferConfig, "1", checks=claims("table_is_valid", warn=("places_read_themselves",)))
 def transfer(cfg: presets.TransferConfig, inputs: Inputs, out: Path) -> Report:
     """Features -> matrices of readouts fitted in one place and scored in another."""
-    from neurofm_ml.evaluation.transfer import transfer
+    from neurofm_ml.evaluation.transfer.transfer import transfer
 
     return transfer(cfg, inputs["features"][0], inputs["shards"], inputs["scaler"], out)
 
@@ -74,7 +74,7 @@ def transfer(cfg: presets.TransferConfig, inputs: Inputs, out: Path) -> Report:
 @job("cross_modal", presets.CrossModalConfig, "1", checks=claims("table_is_valid"))
 def cross_modal(cfg: presets.CrossModalConfig, inputs: Inputs, out: Path) -> Report:
     """A pretrained model, recordings of several modalities -> what one tells of another, and what is lost without."""
-    from neurofm_ml.evaluation.cross_modal import cross_modal
+    from neurofm_ml.evaluation.transfer.cross_modal import cross_modal
 
     return cross_modal(cfg, inputs["pretrained"][0], inputs["shards"], inputs["scaler"], out)
 
@@ -82,7 +82,7 @@ def cross_modal(cfg: presets.CrossModalConfig, inputs: Inputs, out: Path) -> Rep
 @job("answer_signals", presets.SignalsConfig, "1", resumes=True)
 def answer_signals(cfg: presets.SignalsConfig, inputs: Inputs, out: Path) -> Report:
     """A pretrained model, shards -> its forecasts and reconstructions of neural signals."""
-    from neurofm_ml.evaluation.signal_answers import answer_signals
+    from neurofm_ml.evaluation.scoring.signal_answers import answer_signals
 
     return answer_signals(cfg, inputs["pretrained"][0], inputs["shards"], inputs["scaler"], out)
 
@@ -90,7 +90,7 @@ def answer_signals(cfg: presets.SignalsConfig, inputs: Inputs, out: Path) -> Rep
 @job("prove", presets.PlantedConfig, "1", checks=claims(warn=("latent_is_recovered", "beats_best_baseline")), resumes=True)
 def prove(cfg: presets.PlantedConfig, inputs: Inputs, out: Path) -> Report:
     """Nothing but a seed -> how much of a planted latent a pretrained model's features tell, beside simpler methods."""
-    from neurofm_ml.evaluation.planted import planted
+    from neurofm_ml.evaluation.features.planted import planted
 
     return planted(cfg, out)
 
@@ -98,7 +98,7 @@ def prove(cfg: presets.PlantedConfig, inputs: Inputs, out: Path) -> Report:
 @job("represent", presets.RepresentationConfig, "1", checks=claims(warn=("identity_is_not_all",)))
 def represent(cfg: presets.RepresentationConfig, inputs: Inputs, out: Path) -> Report:
     """Features -> who and what they tell apart, how similar they are to behaviour, whether they hold for new people."""
-    from neurofm_ml.evaluation.representation import representation
+    from neurofm_ml.evaluation.features.representation import representation
 
     return representation(cfg, inputs["features"][0], out)
 
@@ -106,7 +106,7 @@ def represent(cfg: presets.RepresentationConfig, inputs: Inputs, out: Path) -> R
 @job("score", presets.ScoreConfig, "3", checks=claims("table_is_valid", warn=("controls_at_chance",)))
 def score(cfg: presets.ScoreConfig, inputs: Inputs, out: Path) -> Report:
     """Artifacts that answer tasks, shards, baselines -> the scores table."""
-    from neurofm_ml.evaluation.score import score
+    from neurofm_ml.evaluation.scoring.score import score
 
     return score(cfg, inputs["answers"], inputs["shards"], inputs["scaler"], inputs["baselines"], out)
 

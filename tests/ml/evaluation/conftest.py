@@ -15,7 +15,7 @@ from neurofm_ml.data.recordings import save_recording
 from neurofm_ml.data.scaler import fit
 from neurofm_ml.data.simulate import simulate
 from neurofm_ml.data.windows import shard_recordings
-from neurofm_ml.evaluation.tasks import Case
+from neurofm_ml.evaluation.tasks.tasks import Case
 from neurofm_ml.knowledge.cards import TaskSpec, datasets
 from neurofm_ml.metrics import SCORES
 from neurofm_ml.presets import ScalerConfig, ShardsConfig

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.signal import butter, lfilter
 
-from neurofm_ml.evaluation.label_tasks import LabelCase
+from neurofm_ml.evaluation.tasks.label_tasks import LabelCase
 from neurofm_ml.knowledge.cards import TaskSpec
 from neurofm_ml.presets import SPLITS
 from neurofm_ml.types import Array, Signal

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from neurofm_ml.evaluation.examples import ABOUT, Examples
+from neurofm_ml.evaluation.transfer.examples import ABOUT, Examples
 from neurofm_ml.knowledge.cards import TaskSpec
 from neurofm_ml.types import Array
 

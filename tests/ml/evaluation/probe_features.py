@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from neurofm_ml.config import to_dict
-from neurofm_ml.evaluation.features import COLUMNS, Features
+from neurofm_ml.evaluation.features.features import COLUMNS, Features
 from neurofm_ml.files import write_json
 from neurofm_ml.knowledge.cards import DatasetCard, TaskSpec, datasets
 from neurofm_ml.types import Array

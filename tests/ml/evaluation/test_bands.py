@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neurofm_ml.evaluation.bands import BANDS, band_amplitudes
-from neurofm_ml.evaluation.ridge import fit_ridge
-from neurofm_ml.evaluation.tasks import DecodingData, find_cases
+from neurofm_ml.evaluation.baselines.ridge import fit_ridge
+from neurofm_ml.evaluation.tasks.bands import BANDS, band_amplitudes
+from neurofm_ml.evaluation.tasks.tasks import DecodingData, find_cases
 from neurofm_ml.types import Array, Signal
 
 SFREQ, HZ = 250.0, 10.0

@@ -12,16 +12,17 @@ from sklearn.neighbors import KNeighborsRegressor
 
 from neurofm_ml.data.predictions import Prediction, load_predictions
 from neurofm_ml.data.windows import load_block, shard_recordings
-from neurofm_ml.evaluation import baselines, inferred, tasks
-from neurofm_ml.evaluation.baselines import BASELINES, fit_baselines, questions, roots
-from neurofm_ml.evaluation.forecasting import FORECASTS
-from neurofm_ml.evaluation.inferred import population_of
-from neurofm_ml.evaluation.knn import fit_knn
-from neurofm_ml.evaluation.probe import fit_probe
-from neurofm_ml.evaluation.reconstruction import RECONSTRUCTIONS
-from neurofm_ml.evaluation.ridge import fit_ridge, lagged
-from neurofm_ml.evaluation.scores import read_scores
-from neurofm_ml.evaluation.tasks import Case, DecodingData, find_cases
+from neurofm_ml.evaluation.baselines import baselines, inferred
+from neurofm_ml.evaluation.baselines.baselines import BASELINES, fit_baselines, questions, roots
+from neurofm_ml.evaluation.baselines.forecasting import FORECASTS
+from neurofm_ml.evaluation.baselines.inferred import population_of
+from neurofm_ml.evaluation.baselines.knn import fit_knn
+from neurofm_ml.evaluation.baselines.reconstruction import RECONSTRUCTIONS
+from neurofm_ml.evaluation.baselines.ridge import fit_ridge, lagged
+from neurofm_ml.evaluation.features.probe import fit_probe
+from neurofm_ml.evaluation.scoring.scores import read_scores
+from neurofm_ml.evaluation.tasks import tasks
+from neurofm_ml.evaluation.tasks.tasks import Case, DecodingData, find_cases
 from neurofm_ml.presets import SPLITS, BaselinesConfig, IngestConfig, RatesConfig, ShardsConfig, TrainConfig
 from neurofm_ml.types import Array, Recording, Signal
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from neurofm_ml import metrics
-from neurofm_ml.evaluation.ceilings import noise_ceiling, not_above_ceiling, reliability, spearman_brown
+from neurofm_ml.evaluation.statistics.ceilings import noise_ceiling, not_above_ceiling, reliability, spearman_brown
 from neurofm_ml.types import Array
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from neurofm_ml.evaluation.connectivity import TangentSpace, band_passed, correlations, covariance, without_global_signal
+from neurofm_ml.evaluation.readouts.connectivity import TangentSpace, band_passed, correlations, covariance, without_global_signal
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from neurofm_ml import metrics
 from neurofm_ml.data.predictions import Prediction
-from neurofm_ml.evaluation.controls import control_and_p, shifted_r2
+from neurofm_ml.evaluation.statistics.controls import control_and_p, shifted_r2
 
 
 def test_shifts_agree_with_a_loop(make_series) -> None:

@@ -16,11 +16,11 @@ from neurofm_ml.data.recordings import save_recording
 from neurofm_ml.data.scaler import fit
 from neurofm_ml.data.simulate import simulate
 from neurofm_ml.data.windows import shard_recordings
-from neurofm_ml.evaluation.cross_modal import cross_modal, publish, retrieval, subsets_of
-from neurofm_ml.evaluation.examples import Examples
-from neurofm_ml.evaluation.features import extract, labels_seen, load_features
-from neurofm_ml.evaluation.places import Place, matrix, missing
-from neurofm_ml.evaluation.transfer import retention, table_of
+from neurofm_ml.evaluation.features.features import extract, labels_seen, load_features
+from neurofm_ml.evaluation.transfer.cross_modal import cross_modal, publish, retrieval, subsets_of
+from neurofm_ml.evaluation.transfer.examples import Examples
+from neurofm_ml.evaluation.transfer.places import Place, matrix, missing
+from neurofm_ml.evaluation.transfer.transfer import retention, table_of
 from neurofm_ml.knowledge.cards import datasets
 from neurofm_ml.models import NeuroFMx
 from neurofm_ml.presets import CrossModalConfig, FeaturesConfig, NeuroFMxConfig, ScalerConfig, ShardsConfig

@@ -17,10 +17,10 @@ from neurofm_ml.data.recordings import load_card, save_recording
 from neurofm_ml.data.scaler import fit, load_scaler
 from neurofm_ml.data.simulate import simulate
 from neurofm_ml.data.windows import shard_recordings
-from neurofm_ml.evaluation import features as module
-from neurofm_ml.evaluation.features import COLUMNS, extract, load_features
-from neurofm_ml.evaluation.hidden import hidden_states, layer_names
-from neurofm_ml.evaluation.tasks import find_cases
+from neurofm_ml.evaluation.features import features as module
+from neurofm_ml.evaluation.features.features import COLUMNS, extract, load_features
+from neurofm_ml.evaluation.features.hidden import hidden_states, layer_names
+from neurofm_ml.evaluation.tasks.tasks import find_cases
 from neurofm_ml.knowledge.cards import RecordingSpec, SplitSpec, TaskSpec, datasets
 from neurofm_ml.models import MODELS, BrainLM, NeuroFMx
 from neurofm_ml.nn.parcels import fmri

@@ -9,13 +9,13 @@ import pytest
 from planted_places import PERSON, labels, series
 
 from neurofm_ml import metrics
-from neurofm_ml.evaluation.examples import Examples, joined
-from neurofm_ml.evaluation.few_shot import PROBE, RAW, SCRATCH, Question, best_of, interval_over, publish, rows_of
-from neurofm_ml.evaluation.resampling import score_interval
-from neurofm_ml.evaluation.scores import read_scores
-from neurofm_ml.evaluation.scratch import components, fit_networks
-from neurofm_ml.evaluation.shot_methods import ridge
-from neurofm_ml.evaluation.shots import draw, folds, kept, same_rows, shuffled, trials_of
+from neurofm_ml.evaluation.scoring.scores import read_scores
+from neurofm_ml.evaluation.shots.few_shot import PROBE, RAW, SCRATCH, Question, best_of, interval_over, publish, rows_of
+from neurofm_ml.evaluation.shots.scratch import components, fit_networks
+from neurofm_ml.evaluation.shots.shot_methods import ridge
+from neurofm_ml.evaluation.shots.shots import draw, folds, kept, same_rows, shuffled, trials_of
+from neurofm_ml.evaluation.statistics.resampling import score_interval
+from neurofm_ml.evaluation.transfer.examples import Examples, joined
 from neurofm_ml.presets import FewShotConfig
 
 CFG = FewShotConfig(seed=0, size="tiny", shots=(1, 10), draws=5, n_boot=100, n_perm=100)

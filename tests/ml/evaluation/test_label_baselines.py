@@ -19,7 +19,7 @@ from neurofm_ml.evaluation.label_baselines import LABEL_BASELINES, activity, eeg
 from neurofm_ml.evaluation.label_baselines.choosing import choose
 from neurofm_ml.evaluation.label_baselines.registry import CONNECTIVITY, COURSES, PAIRS
 from neurofm_ml.evaluation.label_baselines.views import are_known, look, shared_channels
-from neurofm_ml.evaluation.label_tasks import LabelCase, find_label_cases
+from neurofm_ml.evaluation.tasks.label_tasks import LabelCase, find_label_cases
 from neurofm_ml.knowledge.cards import SignalSpec, SplitSpec, TaskSpec, datasets
 from neurofm_ml.presets import BaselinesConfig, IngestConfig, ScalerConfig, ShardsConfig, TrainConfig
 from neurofm_ml.types import Intervals, Recording, Signal, Subject

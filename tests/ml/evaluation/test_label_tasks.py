@@ -14,9 +14,9 @@ from neurofm_ml.config import to_dict
 from neurofm_ml.data.batches import build_vocabulary, neural_signals
 from neurofm_ml.data.recordings import load_card, save_recording
 from neurofm_ml.data.windows import shard_recordings
-from neurofm_ml.evaluation.label_tasks import LabelCase, find_label_cases, find_pooled_cases, leave_sites_out, pool
-from neurofm_ml.evaluation.label_windows import STRETCH, LabelSource
-from neurofm_ml.evaluation.tasks import find_cases, find_encoding_cases
+from neurofm_ml.evaluation.tasks.label_tasks import LabelCase, find_label_cases, find_pooled_cases, leave_sites_out, pool
+from neurofm_ml.evaluation.tasks.label_windows import STRETCH, LabelSource
+from neurofm_ml.evaluation.tasks.tasks import find_cases, find_encoding_cases
 from neurofm_ml.knowledge.cards import DatasetCard, SignalSpec, SplitSpec, TaskSpec
 from neurofm_ml.knowledge.pools import Pool
 from neurofm_ml.metrics import SCORES
@@ -254,7 +254,7 @@ def planted_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     across = tuple(task for task in TASKS if task.name == "site")
     made = Pool(datasets=("here", "there", "nowhere"), tasks=("age",), across=across)
     monkeypatch.setattr("neurofm_ml.knowledge.pools.datasets", lambda: {"here": CARD})
-    monkeypatch.setattr("neurofm_ml.evaluation.label_tasks.POOLS", {"everywhere": made})
+    monkeypatch.setattr("neurofm_ml.evaluation.tasks.label_tasks.POOLS", {"everywhere": made})
 
 
 def test_a_site_is_told_across_datasets_alone(sites: list[Path], planted_pool: None, caplog: pytest.LogCaptureFixture) -> None:

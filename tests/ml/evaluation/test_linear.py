@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from neurofm_ml import metrics
-from neurofm_ml.evaluation.linear import PENALTIES, fit_linear
+from neurofm_ml.evaluation.readouts.linear import PENALTIES, fit_linear
 
 
 def planted(n: int, f: int, strength: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

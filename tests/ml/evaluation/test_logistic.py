@@ -5,8 +5,8 @@ import pytest
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
-from neurofm_ml.evaluation.logistic import UNSEEN, logistic_readouts
-from neurofm_ml.evaluation.readout import Path, indicators
+from neurofm_ml.evaluation.readouts.logistic import UNSEEN, logistic_readouts
+from neurofm_ml.evaluation.readouts.readout import Path, indicators
 
 
 @pytest.mark.parametrize(("n", "f"), [(90, 6), (40, 70)])

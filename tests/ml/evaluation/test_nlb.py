@@ -5,7 +5,7 @@ from math import lgamma, log
 import numpy as np
 import pytest
 
-from neurofm_ml.evaluation.nlb import PENALTIES, co_bps, nlb_scores, psth_r2, velocity_r2
+from neurofm_ml.evaluation.scoring.nlb import PENALTIES, co_bps, nlb_scores, psth_r2, velocity_r2
 from neurofm_ml.types import Array
 
 RNG = np.random.default_rng(0)

@@ -9,7 +9,7 @@ from scipy import stats
 
 from neurofm_ml import metrics
 from neurofm_ml.data.predictions import Prediction
-from neurofm_ml.evaluation.permutation import benjamini_hochberg, null_scores, permutation_p, swap_p, unit_orders
+from neurofm_ml.evaluation.statistics.permutation import benjamini_hochberg, null_scores, permutation_p, swap_p, unit_orders
 
 Make = Callable[..., Prediction]
 

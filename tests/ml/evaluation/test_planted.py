@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from neurofm_ml.data.simulate import FINE_HZ, VIEWS
-from neurofm_ml.evaluation.planted import BAR, INPUTS, binned, planted, probed, raw_blocks, simulated
-from neurofm_ml.evaluation.tasks import DecodingData
+from neurofm_ml.evaluation.features.planted import BAR, INPUTS, binned, planted, probed, raw_blocks, simulated
+from neurofm_ml.evaluation.tasks.tasks import DecodingData
 from neurofm_ml.presets import PlantedConfig, TrainConfig
 
 

@@ -12,11 +12,11 @@ from probe_features import AGE, write_features
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from neurofm_ml.data.predictions import load_predictions
-from neurofm_ml.evaluation import probe as module
-from neurofm_ml.evaluation.label_tasks import LabelCase, LabelData
-from neurofm_ml.evaluation.probe import LAYER_COLUMNS, fit_labels, fit_ridges, probe, probe_labels, probe_series, standardised
-from neurofm_ml.evaluation.readout import PENALTIES
-from neurofm_ml.evaluation.tasks import Case, DecodingData, find_cases
+from neurofm_ml.evaluation.features import probe as module
+from neurofm_ml.evaluation.features.probe import LAYER_COLUMNS, fit_labels, fit_ridges, probe, probe_labels, probe_series, standardised
+from neurofm_ml.evaluation.readouts.readout import PENALTIES
+from neurofm_ml.evaluation.tasks.label_tasks import LabelCase, LabelData
+from neurofm_ml.evaluation.tasks.tasks import Case, DecodingData, find_cases
 from neurofm_ml.knowledge.cards import TaskSpec
 from neurofm_ml.metrics import r2
 from neurofm_ml.presets import SPLITS, ProbeConfig

@@ -10,10 +10,10 @@ from scipy.ndimage import gaussian_filter1d
 from sklearn.linear_model import LinearRegression
 
 from neurofm_ml.data.simulate import FINE_HZ, lorenz
-from neurofm_ml.evaluation.factors import principal_components
-from neurofm_ml.evaluation.lfads import LFADS
-from neurofm_ml.evaluation.ndt import NDT
-from neurofm_ml.evaluation.rates import MakeNetwork, RatesFit, fit_rates, hide
+from neurofm_ml.evaluation.baselines.factors import principal_components
+from neurofm_ml.evaluation.baselines.lfads import LFADS
+from neurofm_ml.evaluation.baselines.ndt import NDT
+from neurofm_ml.evaluation.baselines.rates import MakeNetwork, RatesFit, fit_rates, hide
 from neurofm_ml.metrics import bits_per_spike, r2
 from neurofm_ml.presets import RatesConfig
 from neurofm_ml.types import Array

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from neurofm_ml.evaluation.readout import PENALTIES, Path, balanced, indicators
+from neurofm_ml.evaluation.readouts.readout import PENALTIES, Path, balanced, indicators
 
 
 def rows(n: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

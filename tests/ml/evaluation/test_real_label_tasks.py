@@ -10,9 +10,9 @@ import pytest
 
 from neurofm_ml.data.ingest import ingest
 from neurofm_ml.data.windows import shard_recordings
-from neurofm_ml.evaluation.label_tasks import LabelCase, LabelData, find_label_cases
-from neurofm_ml.evaluation.ridge import fit_ridge
-from neurofm_ml.evaluation.tasks import find_encoding_cases
+from neurofm_ml.evaluation.baselines.ridge import fit_ridge
+from neurofm_ml.evaluation.tasks.label_tasks import LabelCase, LabelData, find_label_cases
+from neurofm_ml.evaluation.tasks.tasks import find_encoding_cases
 from neurofm_ml.metrics import pearson
 from neurofm_ml.presets import SPLITS, IngestConfig, ShardsConfig
 from neurofm_ml.types import Array, Signal

@@ -12,11 +12,11 @@ from neurofm_ml.config import to_dict
 from neurofm_ml.data import read
 from neurofm_ml.data.recordings import save_recording
 from neurofm_ml.data.windows import shard_recordings
-from neurofm_ml.evaluation.baselines import roots
-from neurofm_ml.evaluation.knn import fit_knn
-from neurofm_ml.evaluation.label_tasks import LabelCase, find_label_cases
-from neurofm_ml.evaluation.ridge import fit_ridge
-from neurofm_ml.evaluation.tasks import Case, find_cases
+from neurofm_ml.evaluation.baselines.baselines import roots
+from neurofm_ml.evaluation.baselines.knn import fit_knn
+from neurofm_ml.evaluation.baselines.ridge import fit_ridge
+from neurofm_ml.evaluation.tasks.label_tasks import LabelCase, find_label_cases
+from neurofm_ml.evaluation.tasks.tasks import Case, find_cases
 from neurofm_ml.knowledge.cards import datasets
 from neurofm_ml.metrics import SCORES
 from neurofm_ml.presets import ShardsConfig

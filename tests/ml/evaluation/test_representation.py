@@ -8,11 +8,11 @@ import pytest
 from probe_features import AGE, STATE, write_features
 from scipy.stats import spearmanr
 
-from neurofm_ml.evaluation.features import Features
-from neurofm_ml.evaluation.identity import earlier, identification, label_columns, variance_shares
-from neurofm_ml.evaluation.leave_out import Labelled, left_out_rows
-from neurofm_ml.evaluation.representation import IDENTITY, LEFT_OUT, RSA, VARIANCE, representation
-from neurofm_ml.evaluation.rsa import correlation_distance, distance, similarity, stretches
+from neurofm_ml.evaluation.features.features import Features
+from neurofm_ml.evaluation.features.identity import earlier, identification, label_columns, variance_shares
+from neurofm_ml.evaluation.features.leave_out import Labelled, left_out_rows
+from neurofm_ml.evaluation.features.representation import IDENTITY, LEFT_OUT, RSA, VARIANCE, representation
+from neurofm_ml.evaluation.features.rsa import correlation_distance, distance, similarity, stretches
 from neurofm_ml.knowledge.cards import TaskSpec
 from neurofm_ml.presets import RepresentationConfig
 from neurofm_ml.types import Array

@@ -9,7 +9,16 @@ from scipy import stats
 
 from neurofm_ml import metrics
 from neurofm_ml.data.predictions import Prediction
-from neurofm_ml.evaluation.resampling import Blocks, Units, block_length, difference, interval, resample, score_difference, score_interval
+from neurofm_ml.evaluation.statistics.resampling import (
+    Blocks,
+    Units,
+    block_length,
+    difference,
+    interval,
+    resample,
+    score_difference,
+    score_interval,
+)
 from neurofm_ml.metrics import SCORES
 from neurofm_ml.types import Array
 
@@ -107,7 +116,7 @@ def test_resamples_are_the_same_however_they_are_cut(make_labels: Make, monkeypa
     made = make_labels(metric="auroc")
     found = []
     for chunk in (10**6, 400):
-        monkeypatch.setattr("neurofm_ml.evaluation.resampling.CHUNK", chunk)
+        monkeypatch.setattr("neurofm_ml.evaluation.statistics.resampling.CHUNK", chunk)
         found.append(interval(made, 100))
     assert found[0] == pytest.approx(found[1], rel=1e-12)
 

@@ -11,7 +11,7 @@ from neurofm_ml.evaluation.scorecard.cards import with_ancestors
 from neurofm_ml.evaluation.scorecard.evidence import Evidence, gather, summarised
 from neurofm_ml.evaluation.scorecard.job import write_scorecard
 from neurofm_ml.evaluation.scorecard.targets import MET, OPEN, REFUTED, UNMEASURED, judge
-from neurofm_ml.evaluation.scores import BEATS, LOSES, SWAPS, TIES
+from neurofm_ml.evaluation.scoring.scores import BEATS, LOSES, SWAPS, TIES
 from neurofm_ml.presets import ScorecardConfig
 from neurofm_ml.types import SCORE_COLUMNS
 

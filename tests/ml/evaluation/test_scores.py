@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from neurofm_ml.data.predictions import Prediction
-from neurofm_ml.evaluation.score import publish
-from neurofm_ml.evaluation.scores import (
+from neurofm_ml.evaluation.scoring.score import publish
+from neurofm_ml.evaluation.scoring.scores import (
     BEATS,
     LOSES,
     SWAPS,

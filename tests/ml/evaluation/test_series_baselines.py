@@ -13,10 +13,10 @@ from neurofm_ml.data.recordings import save_recording
 from neurofm_ml.data.scaler import fit
 from neurofm_ml.data.simulate import simulate
 from neurofm_ml.data.windows import shard_recordings
-from neurofm_ml.evaluation import baselines
-from neurofm_ml.evaluation.baselines import BASELINES, why_not
-from neurofm_ml.evaluation.factors import factor_analysis, fit_factors, principal_components
-from neurofm_ml.evaluation.tasks import Case, DecodingData, find_cases
+from neurofm_ml.evaluation.baselines import baselines
+from neurofm_ml.evaluation.baselines.baselines import BASELINES, why_not
+from neurofm_ml.evaluation.baselines.factors import factor_analysis, fit_factors, principal_components
+from neurofm_ml.evaluation.tasks.tasks import Case, DecodingData, find_cases
 from neurofm_ml.knowledge.cards import datasets
 from neurofm_ml.presets import SPLITS, BaselinesConfig, RatesConfig, ScalerConfig, ShardsConfig, TrainConfig
 from neurofm_ml.types import Array, Recording, Signal, SpikeTrain

@@ -10,12 +10,12 @@ import torch
 from sklearn.linear_model import Ridge
 
 from neurofm_ml.data.batches import build_vocabulary
-from neurofm_ml.evaluation import forecasting, reconstruction
-from neurofm_ml.evaluation.baselines import why_unasked
-from neurofm_ml.evaluation.forecasting import FORECASTS, model_forecast, origins
-from neurofm_ml.evaluation.readings import in_samples, signal_batches, stitched
-from neurofm_ml.evaluation.reconstruction import RECONSTRUCTIONS, model_reconstruction, targets
-from neurofm_ml.evaluation.signals import Activity, SignalCase, find_signals, held_out
+from neurofm_ml.evaluation.baselines import forecasting, reconstruction
+from neurofm_ml.evaluation.baselines.baselines import why_unasked
+from neurofm_ml.evaluation.baselines.forecasting import FORECASTS, model_forecast, origins
+from neurofm_ml.evaluation.baselines.readings import in_samples, signal_batches, stitched
+from neurofm_ml.evaluation.baselines.reconstruction import RECONSTRUCTIONS, model_reconstruction, targets
+from neurofm_ml.evaluation.tasks.signals import Activity, SignalCase, find_signals, held_out
 from neurofm_ml.models import NeuroFMx
 from neurofm_ml.presets import SPLITS, BaselinesConfig, NeuroFMxConfig, RatesConfig
 from neurofm_ml.types import Array, Batch

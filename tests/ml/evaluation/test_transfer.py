@@ -10,10 +10,10 @@ from planted_places import PERSON, SERIES, labels, series, slow
 from sklearn.linear_model import Ridge
 
 from neurofm_ml import metrics
-from neurofm_ml.evaluation.examples import Examples, joined
-from neurofm_ml.evaluation.nulls import null_scores, permuted_labels, shifted_scores
-from neurofm_ml.evaluation.places import Place, matrix, task_matrix
-from neurofm_ml.evaluation.transfer import publish, rows_of, table_of
+from neurofm_ml.evaluation.transfer.examples import Examples, joined
+from neurofm_ml.evaluation.transfer.nulls import null_scores, permuted_labels, shifted_scores
+from neurofm_ml.evaluation.transfer.places import Place, matrix, task_matrix
+from neurofm_ml.evaluation.transfer.transfer import publish, rows_of, table_of
 from neurofm_ml.knowledge.cards import TaskSpec
 from neurofm_ml.types import TRANSFER_COLUMNS
 

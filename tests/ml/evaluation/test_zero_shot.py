@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from planted_places import labels, series
 
-from neurofm_ml.evaluation.examples import Examples
-from neurofm_ml.evaluation.places import Place
-from neurofm_ml.evaluation.scores import read_scores
-from neurofm_ml.evaluation.zero_shot import METHODS, probe, prototype, publish, retrieved, rows_of, said_of
+from neurofm_ml.evaluation.scoring.scores import read_scores
+from neurofm_ml.evaluation.transfer.examples import Examples
+from neurofm_ml.evaluation.transfer.places import Place
+from neurofm_ml.evaluation.transfer.zero_shot import METHODS, probe, prototype, publish, retrieved, rows_of, said_of
 from neurofm_ml.presets import ZeroShotConfig
 from neurofm_ml.types import Array
 

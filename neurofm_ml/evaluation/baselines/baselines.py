@@ -1,0 +1,210 @@
+"""Job `fit_baselines`: what a model has to beat, tuned.
+
+Every baseline is fitted on the training block alone and tuned on the validation block, exactly as
+the models are: no baseline is fitted again on both, since no model is. (On monkey and rat
+recordings that would lift ridge by .02 and kNN by .01 in the mean.)
+A baseline of a series is one function in BASELINES; `Case.data` has the arrays, `Case.shards` and
+`Case.scaler` what a trained one needs. Those of neural signals are in `forecasting` and `reconstruction`, those of labels in
+`label_baselines`.
+"""
+
+import importlib.util
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from neurofm_ml.artifacts import save_work
+from neurofm_ml.data.predictions import Prediction, load_predictions, save_prediction
+from neurofm_ml.evaluation.baselines.cebra_baseline import fit_cebra
+from neurofm_ml.evaluation.baselines.factors import factor_analysis, fit_factors, principal_components
+from neurofm_ml.evaluation.baselines.forecasting import FORECASTS, too_few_rows
+from neurofm_ml.evaluation.baselines.gru import fit_from_scratch, fit_gru
+from neurofm_ml.evaluation.baselines.inferred import NETWORKS, POPULATIONS, inferred, population_of
+from neurofm_ml.evaluation.baselines.knn import fit_knn
+from neurofm_ml.evaluation.baselines.reconstruction import RECONSTRUCTIONS, too_few_channels
+from neurofm_ml.evaluation.baselines.ridge import Fit, fit_ridge
+from neurofm_ml.evaluation.label_baselines import LABEL_BASELINES
+from neurofm_ml.evaluation.scoring.scores import AnyCase, control_check, mean_scores, score_predictions, write_scores
+from neurofm_ml.evaluation.tasks.label_tasks import find_label_cases
+from neurofm_ml.evaluation.tasks.signals import SignalCase, find_signals
+from neurofm_ml.evaluation.tasks.tasks import Blocks, Case, DecodingData, find_cases, find_encoding_cases
+from neurofm_ml.metrics import SCORES
+from neurofm_ml.presets import BaselinesConfig
+from neurofm_ml.registry import Registry
+from neurofm_ml.types import Array, Report
+
+log = logging.getLogger(__name__)
+
+#: (case, config, artifact folder) -> prediction of the test block.
+Baseline = Callable[[Case, BaselinesConfig, Path], Prediction]
+BASELINES: Registry[Baseline] = Registry("baseline")
+
+
+def roots(data: DecodingData) -> Blocks:
+    """Spike counts square-rooted, which makes their noise alike; not scaled, which would lift the noise of silent units."""
+    return {split: np.where(data.counts, np.sqrt(np.where(data.counts, x, 0.0)), x) for split, x in data.x.items()}
+
+
+@BASELINES.register("ridge")
+def ridge(case: Case, cfg: BaselinesConfig, out: Path) -> Prediction:
+    """Ridge with lags on square-rooted counts."""
+    features = roots(case.data)
+    return measure(case, "ridge", "baseline", lambda data: fit_ridge(data, features), features["test"], cfg.seed)
+
+
+@BASELINES.register("knn")
+def knn(case: Case, cfg: BaselinesConfig, out: Path) -> Prediction:
+    """k nearest neighbours on smoothed activity."""
+    return measure(case, "knn", "baseline", fit_knn, case.data.x["test"], cfg.seed)
+
+
+@BASELINES.register("pca")
+def pca(case: Case, cfg: BaselinesConfig, out: Path) -> Prediction:
+    """Principal components of square-rooted counts, then ridge with lags."""
+    features = roots(case.data)
+    return measure(case, "pca", "baseline", lambda d: fit_factors(d, features, principal_components), features["test"], cfg.seed)
+
+
+@BASELINES.register("factor_analysis")
+def factors(case: Case, cfg: BaselinesConfig, out: Path) -> Prediction:
+    """Factor analysis of square-rooted counts, then ridge with lags."""
+    features = roots(case.data)
+    return measure(case, "factor_analysis", "baseline", lambda d: fit_factors(d, features, factor_analysis), features["test"], cfg.seed)
+
+
+@BASELINES.register("lfads")
+def lfads(case: Case, cfg: BaselinesConfig, out: Path) -> Prediction:
+    """Rates that LFADS infers, then ridge with lags."""
+    return _from_rates(case, "lfads", cfg, out)
+
+
+@BASELINES.register("ndt")
+def ndt(case: Case, cfg: BaselinesConfig, out: Path) -> Prediction:
+    """Rates that a neural data transformer infers, then ridge with lags."""
+    return _from_rates(case, "ndt", cfg, out)
+
+
+def _from_rates(case: Case, method: str, cfg: BaselinesConfig, out: Path) -> Prediction:
+    population = population_of(case)
+    assert population is not None
+    found = inferred(population, method, cfg, out)
+    said = measure(case, method, "baseline", lambda data: fit_ridge(data, found.guess), found.guess["test"], cfg.seed)
+    return replace(said, parameters=said.parameters + found.parameters, train_seconds=said.train_seconds + found.train_seconds)
+
+
+@BASELINES.register("cebra")
+def cebra(case: Case, cfg: BaselinesConfig, out: Path) -> Prediction:
+    """CEBRA's embedding of square-rooted counts, then nearest neighbours. Too dear to be fitted again on rolled labels."""
+    features = roots(case.data)
+    fit = partial(fit_cebra, features=features, updates=cfg.cebra_updates, seed=cfg.seed)
+    return measure(case, "cebra", "baseline", fit, features["test"], cfg.seed, controlled=False)
+
+
+BASELINES.add("gru", fit_gru)
+BASELINES.add("from_scratch", fit_from_scratch)
+
+
+def why_not(case: Case, method: str) -> str:
+    """Why a baseline does not answer a case; empty where it does."""
+    if method == "cebra" and importlib.util.find_spec("cebra") is None:
+        return "the package cebra is not installed (pip install neurofm[cebra])"
+    if method in NETWORKS and population_of(case) is None:
+        return "its input is not one population of cells"
+    if method in ("pca", "factor_analysis") and len(case.data.counts) < 2:
+        return "its input has one channel"
+    return ""
+
+
+def why_unasked(case: SignalCase, method: str) -> str:
+    """The same of a forecast or reconstruction."""
+    if method in NETWORKS and case.modality not in POPULATIONS:
+        return "it is not a population of cells"
+    return too_few_rows(case) if case.category == "forecasting" else too_few_channels(case)
+
+
+def measure(
+    case: Case, method: str, family: str, fit: Callable[[DecodingData], Fit], test: Array, seed: int, controlled: bool = True
+) -> Prediction:
+    """Fit, time, predict the test block from its features `test` (T, N), and, `controlled`, do it again on rolled labels."""
+    data, control = case.data, case.data.with_rolled_labels()
+    start = time.perf_counter()
+    fitted = fit(data)
+    trained = time.perf_counter()
+    guess = fitted.predict(test)
+    seconds = time.perf_counter() - trained
+    return Prediction(
+        *case.key,
+        method=method,
+        family=family,
+        y_true=data.y["test"],
+        y_pred=guess,
+        times=data.times["test"],
+        mask=data.known["test"],
+        parameters=fitted.parameters,
+        train_seconds=trained - start,
+        samples_per_second=len(guess) / seconds,
+        trained_on=f"{case.dataset}/{case.recording}",
+        seed=seed,
+        metric=case.task.metric,
+        control=_score(case, control, fit(control).predict(test)) if controlled else float("nan"),
+    )
+
+
+def _score(case: Case, data: DecodingData, guess: Array) -> float:
+    known = data.known["test"]
+    return SCORES[case.task.metric].value(data.y["test"][known], guess[known])
+
+
+# ---------------------------------------------------------------- the job
+class Question(NamedTuple):
+    """One method that is to answer one case."""
+
+    case: AnyCase
+    method: str
+    answer: Callable[[], Prediction]
+
+
+def questions(cfg: BaselinesConfig, shards: Path, scaler: list[Path], out: Path) -> Iterator[Question]:
+    """Every baseline that applies, on every task of a dataset; those that do not are named in the log."""
+    for case in find_cases(shards, scaler):
+        for name in BASELINES:
+            if reason := why_not(case, name):
+                log.info("%s does not answer %s: %s.", name, "/".join(case.key), reason)
+            else:
+                yield Question(case, name, partial(BASELINES[name], case, cfg, out))
+    for case in find_encoding_cases(shards, scaler):
+        yield Question(case, "ridge", partial(ridge, case, cfg, out))
+    for signal in find_signals(shards, scaler, cfg.horizons_s):
+        asked = FORECASTS if signal.category == "forecasting" else RECONSTRUCTIONS
+        for name in asked:
+            if reason := why_unasked(signal, name):
+                log.info("%s does not answer %s: %s.", name, "/".join(signal.key), reason)
+            else:
+                yield Question(signal, name, partial(asked[name], signal, cfg, out))
+    for labels in find_label_cases(shards, scaler):
+        for name in (n for n in LABEL_BASELINES if LABEL_BASELINES[n].applies(labels)):
+            yield Question(labels, name, partial(LABEL_BASELINES[name], labels, cfg, out))
+
+
+def fit_baselines(cfg: BaselinesConfig, shards: Path, scaler: list[Path], out: Path) -> Report:
+    """Every baseline on every task of one dataset; a dataset without tasks gets an empty table.
+
+    What is fitted is saved at once, so a killed run goes on where it stood.
+    """
+    done = {(p.case, p.method) for p in load_predictions(out / "predictions")}
+    cases: dict[tuple[str, str, str], AnyCase] = {}
+    for case, method, answer in questions(cfg, shards, scaler, out):
+        cases[case.key] = case
+        if (case.key, method) not in done:
+            save_prediction(answer(), out / "predictions")
+            save_work(out)
+    predictions = load_predictions(out / "predictions")
+    table = score_predictions(predictions, cases.values(), run="baselines", fingerprint=out.name.removeprefix("work-"))
+    write_scores(table, out / "scores.parquet")
+    return Report({"tasks": len(cases), **mean_scores(table)}, control_check(predictions), {"scores": "scores.parquet"})

@@ -1,0 +1,1 @@
+"""What frozen models make of windows, and what is read from it."""

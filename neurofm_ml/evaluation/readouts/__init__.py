@@ -1,0 +1,1 @@
+"""Closed-form and convex readouts, and what they are read from."""

@@ -1,0 +1,1 @@
+"""One table of everything that was predicted."""

@@ -1,0 +1,1 @@
+"""Which tasks there are, as arrays: of series, of labels, of signals themselves."""

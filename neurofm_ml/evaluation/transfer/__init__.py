@@ -1,0 +1,1 @@
+"""Readouts fitted in one place and scored in another."""
