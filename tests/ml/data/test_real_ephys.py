@@ -40,7 +40,7 @@ def signal(recording: Recording, name: str) -> Signal:
 )  # fmt: skip
 def test_a_set_is_as_its_card_expects(name: str) -> None:
     card, recording = datasets()[name], read_set(name)
-    assert list(recording.signals) == list(card.signals)
+    assert list(recording.signals) == list(card.measured)
     assert recording.duration == pytest.approx(card.expected["duration_s"], rel=1e-3)
     for key, series in recording.signals.items():
         n = len(series.unit_ids) if isinstance(series, SpikeTrain) else len(series.ch_names)

@@ -35,7 +35,7 @@ def planted(make_series) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]
     rng = np.random.default_rng(0)
     x = make_series(rng, 0.5, 240, 20) * np.linspace(0.1, 3, 20)
     targets = {
-        "both": x[:, :2] + 0.5 * rng.normal(size=(240, 2)),
+        "both": x[:, 10:12] + 0.5 * rng.normal(size=(240, 2)),
         "one": x[:, 5:6] - x[:, 9:10] + rng.normal(size=(240, 1)),
         "holes": np.where(np.arange(240)[:, None] % 4 == 0, np.nan, x[:, 3:4] + rng.normal(size=(240, 1))),
     }

@@ -223,12 +223,12 @@ def test_real_people_at_rest_and_at_a_film(family, tmp_path):
     nyu = write_real(tmp_path, "abide_nyu", [f"00509{i}" for i in range(52, 57)])
     shards = [nyu, write_real(tmp_path, "qtab_partlycloudy", ["sub-0001", "sub-0004", "sub-0007", "sub-0010"])]
     vocabulary, scaler = build_vocabulary(shards), scaler_of(tmp_path, shards)
-    cfg = lm_config(20) if family is brainlm else jepa_config(20)
+    cfg = lm_config(60) if family is brainlm else jepa_config(20)
     cfg = patch(cfg, {"train": {"batch_size": 2}})
     model = family.build(cfg, vocabulary, shards, scaler)
     loader = Loader(shards, split="train", batch_size=2, seed=0, collate=Collate(shards, vocabulary, scaler))
     history = fit(model, loader, family.loss(cfg), cfg.train, tmp_path / "run", seed=0)
-    assert all(check.passed for check in history.checks)
+    assert [check.name for check in history.checks if not check.passed] == []
     assert all(check.passed for check in (brain_jepa.checks(history) if family is brain_jepa else ()))
 
 
