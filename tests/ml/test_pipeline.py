@@ -208,7 +208,7 @@ def test_result_traces_to_its_inputs(made):
     """A number of the card leads to its row, the row to its run, the run to the data versions of its inputs."""
     table = read_scores(Path(made["scores"].path) / "scores.parquet")
     fingerprints = set(table.fingerprint)
-    assert fingerprints == {made[r].fingerprint for r in ("adapted", "pretrained", "baselines")}
+    assert fingerprints == {made[r].fingerprint for r in ("adapted", "probes", "signal_answers", "baselines")}
     for role in ("adapted", "baselines"):
         (entry,) = made[role].inputs["shards"]
         assert load_result(Path(entry["path"])).data_version == entry["data_version"]
