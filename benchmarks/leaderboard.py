@@ -101,7 +101,7 @@ def rows_of(summary: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 def printed(rows: list[dict[str, Any]]) -> None:
     shown = ["task", "metric", "best baseline", "NeuroFMx", *list(VARIANTS)[1:]]
-    print(pd.DataFrame(rows).reindex(columns=shown).fillna("").to_string(index=False))
+    print(pd.DataFrame(rows).reindex(columns=shown).astype(object).fillna("").to_string(index=False))
     for name in VARIANTS:
         said = pd.Series([row.get(f"{name}!", "") for row in rows])
         print(f"{name or 'NeuroFMx'}: " + ", ".join(f"{int((said == v).sum())} {v}" for v in (BEATS, TIES, LOSES)))

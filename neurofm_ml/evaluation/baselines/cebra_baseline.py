@@ -1,7 +1,7 @@
 """CEBRA (Schneider et al. 2023), the package itself: a contrastive embedding told of behaviour, read by nearest neighbours.
 
 Its recommended settings, but for a learning rate ten times theirs, which does better within so few updates
-(benchmarks/cebra.py). Shapes: T bins, N channels, K target columns, E outputs.
+(benchmarks/embedding_cebra.py). Shapes: T bins, N channels, K target columns, E outputs.
 """
 
 from collections.abc import Iterator

@@ -171,7 +171,9 @@ def ours(data: Data, setting: Settings, steps: int, seed: int) -> Callable[[], B
 def cebra_behaviour(data: Data, setting: Settings, steps: int, seed: int) -> Callable[[], Blocks]:
     torch.manual_seed(seed)
     np.random.seed(seed)
-    model = peer().CEBRA(
+    import cebra
+
+    model = cebra.CEBRA(
         model_architecture="offset10-model",
         batch_size=512,
         distance="cosine",
@@ -187,16 +189,6 @@ def cebra_behaviour(data: Data, setting: Settings, steps: int, seed: int) -> Cal
 
 
 @functools.cache
-def peer() -> Any:
-    """The package cebra: not this file, which has its name."""
-    here = Path(__file__).parent
-    found, sys.path[:] = list(sys.path), [p for p in sys.path if Path(p or ".").resolve() != here]
-    import cebra
-
-    sys.path[:] = found
-    return cebra
-
-
 METHODS = {"ours": ours, "cebra": cebra_behaviour}
 GRIDS: dict[str, list[Settings]] = {
     "ours": [{"n_outputs": e, "temperature": t} for e, t in product((4, 16), (0.1, 0.5))],
