@@ -20,7 +20,6 @@ import argparse
 import functools
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -188,7 +187,6 @@ def cebra_behaviour(data: Data, setting: Settings, steps: int, seed: int) -> Cal
     return lambda: {split: model.transform(x) for split, x in data.x.items()}
 
 
-@functools.cache
 METHODS = {"ours": ours, "cebra": cebra_behaviour}
 GRIDS: dict[str, list[Settings]] = {
     "ours": [{"n_outputs": e, "temperature": t} for e, t in product((4, 16), (0.1, 0.5))],
