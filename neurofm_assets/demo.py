@@ -77,8 +77,9 @@ def main(argv: Sequence[str]) -> int:
         return 130
     made = sum(row[4] == "made" for row in rows)
     print(f"\n{table(rows)}\n\n{made} made, {len(rows) - made} found, {time.perf_counter() - start:.0f} s in all")
-    if bundles := [row[-1] for row in rows if row[0] == "bundle"]:
-        print(NEXT.format(bundle=bundles[0]))
+    paths = {row[0]: row[-1] for row in rows}
+    if {"bundle", "scorecard"} <= set(paths):
+        print(NEXT.format(**paths))
     for mistake in (*mistakes(), *(f"{name}: {what}" for name, what in wrong.items())):
         print(f"left out: {mistake}", file=sys.stderr)
     return 1 if wrong or mistakes() else 0
@@ -97,6 +98,7 @@ def known(name: str) -> str:
 WRONG = (dg.Failure, ValueError, DagsterAssetCheckFailedError)
 NEXT = """
 Next:
+  {scorecard}/report.html    every score beside its baselines, to click through
   {bundle}    the release: weights, ONNX, scores, card
   make ui     the same in Dagster's pages: graph, runs, plots, checks
   make full   every dataset that is here"""
