@@ -143,6 +143,11 @@ def _widened(half: Any, values: Any) -> float:
     return float(np.sqrt(np.mean(half**2) + Z**2 * between))
 
 
+def of_signals(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows are forecasts or reconstructions of neural signals, as `knowledge.task_table` names them."""
+    return table.task.str.contains(r"(?:_reconstruction|_in_[\d.]+s)$")
+
+
 def rows_of(table: pd.DataFrame) -> list[Any]:
     """The rows as named tuples, whose cells type checkers need not know."""
     return list(table.itertuples(index=False))

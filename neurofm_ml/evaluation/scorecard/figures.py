@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from neurofm_ml.evaluation.scorecard.evidence import CASE, Evidence, rows_of
+from neurofm_ml.evaluation.scorecard.evidence import CASE, Evidence, of_signals, rows_of
 from neurofm_ml.evaluation.scoring.scores import BASELINE
 from neurofm_ml.types import Array
 
@@ -20,28 +20,29 @@ LEAST_SHOWN = -0.5
 ROW_PX = 26
 
 
-def figures(evidence: Evidence) -> Iterator[tuple[str, str, "go.Figure"]]:
-    """(id, caption, figure) of every plot that has something to show."""
+def figures(evidence: Evidence) -> Iterator[tuple[str, "go.Figure"]]:
+    """(caption, figure) of every plot that has something to show."""
     table = evidence.summary
-    for metric, part in table.groupby("metric", sort=False):
-        yield f"scores-{metric}", f"{metric} of every method on every task, 95 % intervals; grey: tuned baselines", dots(part, str(metric))
+    for metric, what, part in _kinds(table):
+        yield f"{what}: {metric} of every method, 95 % intervals; grey: tuned baselines", dots(part, metric)
     if len(evidence.comparisons):
-        yield (
-            "differences",
-            "Ours less the best baseline of the task, paired, 95 % intervals; right of the line is better",
-            differences(table),
-        )
-    for metric, part in table.groupby("metric", sort=False):
+        yield "Ours less the best baseline of the task, paired, 95 % intervals; right of the line is better", differences(table)
+    for metric, what, part in _kinds(table):
         if len(part[CASE].drop_duplicates()) > 1:
-            yield f"map-{metric}", f"The same as a map: {metric}, tasks by methods", heat_map(part, str(metric))
-    for metric, part in evidence.few_shot.groupby("metric", sort=False):
-        yield (
-            f"few-{metric}",
-            f"Few-shot curves: mean {metric} over tasks against labelled examples, interval over tasks",
-            curves(part, str(metric)),
-        )
+            yield f"{what} as a map: {metric}, tasks by methods", heat_map(part, metric)
+    for few, part in evidence.few_shot.groupby("metric", sort=False):
+        yield f"Few-shot curves: mean {few} over tasks against labelled examples, interval over tasks", curves(part, str(few))
     for axis, part in evidence.transfer.groupby("axis", sort=False) if len(evidence.transfer) else ():
-        yield f"transfer-{axis}", f"Transfer between {axis}s: read out from rows, tested on columns; * is q < .05", matrix(part)
+        yield f"Transfer between {axis}s: read out from rows, tested on columns; * is q < .05", matrix(part)
+
+
+def _kinds(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """(metric, what is asked, rows); what is asked of signals themselves stands apart from tasks."""
+    for metric, part in table.groupby("metric", sort=False):
+        signals = of_signals(part)
+        for what, rows in (("tasks", part[~signals]), ("forecasts and reconstructions", part[signals])):
+            if len(rows):
+                yield str(metric), what, rows
 
 
 def names(table: pd.DataFrame) -> pd.Series:

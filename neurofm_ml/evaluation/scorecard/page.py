@@ -36,9 +36,9 @@ def _body(title: str, evidence: Evidence, targets: pd.DataFrame) -> Iterator[str
     yield f"<p>{_tally(table)}</p>"
     yield "<h2>Targets</h2>" + _target_table(targets)
     yield "<h2>Plots</h2>"
-    for name, caption, figure in figures(evidence):
-        yield f'<figure><figcaption>{html.escape(caption)}</figcaption><div class="plot" id="{name}" style="height:{figure.layout.height}px"></div>'
-        yield f'<script type="application/json" data-for="{name}">{_inline(figure.to_json())}</script></figure>'
+    for number, (caption, figure) in enumerate(figures(evidence)):
+        yield f'<figure><figcaption>{html.escape(caption)}</figcaption><div class="plot" id="plot-{number}" style="height:{figure.layout.height}px"></div>'
+        yield f'<script type="application/json" data-for="plot-{number}">{_inline(figure.to_json())}</script></figure>'
     yield "<h2>Scores</h2>" + LEGEND + _score_table(table)
     if len(evidence.identity):
         yield "<h2>Who against what</h2><p>Share of the variance of the embeddings that subjects, sessions and tasks explain.</p>"

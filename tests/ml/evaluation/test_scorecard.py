@@ -149,6 +149,13 @@ def test_a_target_is_judged_by_its_interval(found: dict[str, float], verdict: st
     assert row.supervised == pytest.approx(found["value"])
 
 
+def test_forecasts_and_reconstructions_are_no_behaviour() -> None:
+    rows = scores({"task": "spikes_reconstruction", "value": 0.6}, {"task": "lfp_in_0.1s"}, {"task": "lfp_in_1s"})
+    verdicts = judge(evidence(rows)).set_index("target").verdict
+    assert verdicts["behaviour decoding"] == UNMEASURED
+    assert verdicts["neural reconstruction R2"] == MET
+
+
 def test_a_target_that_is_to_be_small() -> None:
     of_age = {"task": "age", "metric": "mae", "ci_low": 1.0, "value": 2.0, "ci_high": 2.5}
     row = judge(evidence(scores(of_age))).set_index("target").loc["age, mean absolute error (years)"]
