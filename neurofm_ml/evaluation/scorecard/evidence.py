@@ -52,7 +52,7 @@ def gather(inputs: Mapping[str, Sequence[Path]]) -> Evidence:
         scores=read("scores.parquet", "scores", "zero_shot", empty=list(SCORE_COLUMNS)).drop_duplicates(ignore_index=True),
         comparisons=read("comparisons.parquet", "scores", empty=["run", *COMPARISON_COLUMNS]),
         few_shot=read("scores.parquet", "few_shot", empty=list(SCORE_COLUMNS)),
-        transfer=read("transfer.parquet", "transfer_matrix"),
+        transfer=pd.concat([read("transfer.parquet", "transfer_matrix"), read("cross_modal.parquet", "cross_modal")]),
         identity=read("identity.parquet", "representation"),
         sources=trace([path for paths in inputs.values() for path in paths]),
     )

@@ -15,6 +15,8 @@ from neurofm_ml.evaluation.scoring.scores import BASELINE
 
 MET, REFUTED, OPEN, UNMEASURED = "met", "refuted", "open", "not measured"
 COLUMNS = ["target", "wanted", "verdict", "value", "ci_low", "ci_high", "best_baseline", "supervised", "tasks", "note"]
+#: Of a place that hardly reads itself no share is taken.
+LEAST_WITHIN = 0.1
 #: Methods that see all labels and fit all weights.
 SUPERVISED = ("fine_tuned", "from_scratch")
 
@@ -115,7 +117,9 @@ def of_transfer(axis: str, within: bool) -> Callable[[Evidence], Found | None]:
         if evidence.transfer.empty:
             return None
         cells = evidence.transfer[(evidence.transfer.axis == axis) & (evidence.transfer.source != evidence.transfer.target)]
-        values = (cells.value / cells.within)[cells.within > 0] if within else cells.value
+        # Of modalities one by one: what is left where some are missing, and what is found again, are other questions.
+        cells = cells[~cells.task.str.startswith("retrieval") & ~(cells.source + cells.target).str.contains("+", regex=False)]
+        values = (cells.value / cells.within)[cells.within > LEAST_WITHIN] if within else cells.value
         if len(values) < 2:
             return None
         half = 1.96 * float(values.std(ddof=1)) / np.sqrt(len(values))
@@ -139,7 +143,7 @@ def _best(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _mean(rows: pd.DataFrame, baseline: float = np.nan, supervised: float = np.nan) -> Found:
-    half = float(np.sqrt((((rows.ci_high - rows.ci_low) / 2) ** 2).sum())) / len(rows)
+    half = float(np.linalg.norm((rows.ci_high - rows.ci_low).to_numpy() / 2)) / len(rows)  # NaN where one is unknown
     value = float(rows.value.mean())
     return Found(value, value - half, value + half, len(rows), baseline, supervised)
 

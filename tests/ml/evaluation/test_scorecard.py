@@ -140,6 +140,7 @@ def test_ancestors_of_an_artifact_and_no_others(inputs: dict[str, list[Path]]) -
         ({"value": 0.9, "ci_low": 0.85, "ci_high": 0.95}, MET),
         ({"value": 0.8, "ci_low": 0.7, "ci_high": 0.9}, OPEN),
         ({"value": 0.5, "ci_low": 0.4, "ci_high": 0.6}, REFUTED),
+        ({"value": 0.5, "ci_low": float("nan"), "ci_high": float("nan")}, OPEN),
     ],
 )
 def test_a_target_is_judged_by_its_interval(found: dict[str, float], verdict: str) -> None:
@@ -181,7 +182,9 @@ def test_few_shots_against_all_labels() -> None:
 
 def test_transfer_leaves_the_diagonal_out() -> None:
     cells = [("a", "a", 0.9), ("a", "b", 0.7), ("b", "a", 0.72), ("b", "b", 0.9)]
-    cells_ = pd.DataFrame([{"axis": "species", "source": s, "target": t, "value": v, "within": 0.9} for s, t, v in cells])
+    cells_ = pd.DataFrame(
+        [{"axis": "species", "source": s, "target": t, "task": "velocity", "value": v, "within": 0.9} for s, t, v in cells]
+    )
     row = judge(evidence(scores(), transfer=cells_)).set_index("target").loc["cross-species transfer"]
     assert (row.value, row.tasks, row.verdict) == (pytest.approx(0.71), 2, MET)
 
