@@ -170,7 +170,7 @@ TARGETS = (
     Target("share of full performance", 0.80, of_few_shots(10, share=True), "10 examples of each class against all labels"),
     Target("age, mean absolute error (years)", 3.0, of_scores(_named("age", metric="mae")), "people held out", most=True),
     Target("disease AUROC", 0.85, of_scores(_named("diagnosis", metric="auroc")), "people held out"),
-    Target("cognition R2", 0.50, of_scores(_named("cognition")), "no recording here comes with a test of cognition"),
+    Target("cognition R2", 0.50, of_scores(_named("cognition")), "full-scale IQ, people held out"),
     Target("language decoding BLEU", 0.30, unmeasured, "no model here writes text"),
     Target("share of the noise ceiling", 0.80, of_ceilings, "where trials repeat"),
 )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from neurofm_ml.data.batches import Vocabulary
 from neurofm_ml.models.neurofmx.heads import HEADS, ActivityHead, DomainHead, ForecastHead, Prediction, Projection
-from neurofm_ml.models.neurofmx.streaming import Stream
+from neurofm_ml.models.neurofmx.streaming import Precision, Stream
 from neurofm_ml.nn.perceiver import GridFusion, GridMean
 from neurofm_ml.nn.recurrent import GRUBlock
 from neurofm_ml.nn.ssm import SSMBlock
@@ -124,9 +124,9 @@ class NeuroFMx(nn.Module):
             more[name] = starts + (1 - 1e-3) * width > time[:, None]
         return {name: after | hidden[name] if name in hidden else after for name, after in more.items()}
 
-    def stream(self, tasks: Sequence[str], session: Tensor, dt: float, t0: float = 0.0) -> Stream:
+    def stream(self, tasks: Sequence[str], session: Tensor, dt: float, t0: float = 0.0, precision: Precision = "float32") -> Stream:
         """Decoder of a closed loop, fed with what was measured since the last time; see `Stream`."""
-        return Stream(self, tasks, session, dt, t0)
+        return Stream(self, tasks, session, dt, t0, precision)
 
     def tokenizer(self, modality: str) -> Tokenizer:
         if modality not in self.tokenizers:

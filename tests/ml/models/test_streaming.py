@@ -35,9 +35,9 @@ def cut(stream: StreamBatch, start: float, end: float) -> StreamBatch | None:
     return dataclasses.replace(stream, **timed, times=times, t0=times[:, 0])
 
 
-def in_chunks(model: NeuroFMx, batch: Batch, ends: list[float], absent: tuple[str, float, float] = ("", 0, 0)) -> torch.Tensor:
+def in_chunks(model: NeuroFMx, batch: Batch, ends: list[float], absent: tuple[str, float, float] = ("", 0, 0), **how) -> torch.Tensor:
     """What the stream decodes of a batch, (B, L, 2); the signal `absent` is not pushed in chunks that start between two times."""
-    stream, start, parts = model.stream([TASK], batch.session, float(batch.dt[0])), 0.0, []
+    stream, start, parts = model.stream([TASK], batch.session, float(batch.dt[0]), **how), 0.0, []
     for end in ends:
         chunk = {name: part for name, s in batch.streams.items() if (part := cut(s, start, end)) is not None}
         if absent[1] <= start < absent[2]:
@@ -65,6 +65,14 @@ def random_ends(seed: int, until: float = 12.0) -> list[float]:
 def test_any_chunking_equals_the_full_forward(modalities, seed, make_batch, vocabulary):
     model, batch = build(vocabulary), make_batch(*modalities, seed=seed)
     assert relative(in_chunks(model, batch, random_ends(seed)), model(batch).behaviour[TASK]) <= 1e-5
+
+
+@torch.no_grad()
+def test_half_the_bytes_differ_by_their_rounding(make_batch, vocabulary):
+    """A bfloat16 has 8 bits, and a few hundred roundings are averaged on the way."""
+    model, batch = build(vocabulary), make_batch("spikes", "eeg", seed=0)
+    error = relative(in_chunks(model, batch, random_ends(0), precision="bfloat16"), model(batch).behaviour[TASK])
+    assert 1e-5 < error < 2e-2
 
 
 @pytest.mark.parametrize("hz", [2.0, 8.0])
