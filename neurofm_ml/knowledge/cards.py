@@ -298,14 +298,14 @@ class DatasetCard:
         target = self.signals[task.target]
         if target.ch_names and (unknown := sorted(set(task.channels) - set(target.ch_names))):
             raise ValueError(f"task {task.name!r} names channel {', '.join(unknown)}; {task.target} has {', '.join(target.ch_names)}.")
-        from_activity = any(self.signals[name].modality in READ for name in task.inputs)
-        if (task.category == "encoding") != (target.modality in READ and not from_activity):
+        of_activity, read = target.modality in READ, [name for name in task.inputs if self.signals[name].modality in READ]
+        if task.category == "encoding" and of_activity and read:
+            raise ValueError(f"task {task.name!r}: encoding is from a stimulus or behaviour, but its input {read[0]!r} is activity.")
+        if (task.category == "encoding") != (of_activity and not read):
             raise ValueError(
                 f"task {task.name!r}: category is {task.category!r}, but its target {task.target!r} is {target.modality}; activity is "
                 "encoded from a stimulus or behaviour, anything else is decoded from activity."
             )
-        if task.category == "encoding" and (read := [name for name in task.inputs if self.signals[name].modality in READ]):
-            raise ValueError(f"task {task.name!r}: encoding is from a stimulus or behaviour, but its input {read[0]!r} is activity.")
 
     @property
     def modalities(self) -> tuple[str, ...]:
