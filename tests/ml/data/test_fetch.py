@@ -197,7 +197,8 @@ download_all([RemoteFile(sys.argv[1] + "/a.bin", "a.bin", int(sys.argv[2]), sys.
 def test_a_killed_process_leaves_nothing_that_looks_complete(double: Double, here: Path, how: signal.Signals) -> None:
     double.faults["/a.bin"] = Fault(1, pause_s=0.1, piece=1 << 12)
     command = [sys.executable, "-c", KILLED, double.url, str(len(DATA)), SHA, str(here)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    # A shell that starts tests in the background has them ignore SIGINT, and children inherit that.
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     part = here / ".a.bin.part"
     deadline = time.monotonic() + 20
     while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:
