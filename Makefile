@@ -58,7 +58,7 @@ bench: setup  ## the measurements behind every speed claim
 	@failed=; for script in benchmarks/*.py; do echo "== $$script"; $(PY) $$script || failed="$$failed $$script"; done; \
 	test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
-leaderboard: setup  ## NeuroFMx, its ablations and every baseline on every task that is here: under two hours, goes on where it stopped
+leaderboard: setup  ## NeuroFMx, its ablations and every baseline on every task that is here; goes on where it stopped
 	@$(PY) benchmarks/leaderboard.py
 
 clean:  ## remove the virtual environment and caches; artifacts in NEUROFM_HOME stay

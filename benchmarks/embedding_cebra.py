@@ -33,6 +33,7 @@ from scipy import stats
 
 from neurofm_ml import presets
 from neurofm_ml.config import to_dict
+from neurofm_ml.evaluation.baselines.cebra_baseline import embedding
 from neurofm_ml.evaluation.baselines.knn import neighbours
 from neurofm_ml.evaluation.tasks.tasks import find_cases
 from neurofm_ml.files import home
@@ -168,22 +169,7 @@ def ours(data: Data, setting: Settings, steps: int, seed: int) -> Callable[[], B
 
 
 def cebra_behaviour(data: Data, setting: Settings, steps: int, seed: int) -> Callable[[], Blocks]:
-    torch.manual_seed(seed)
-    np.random.seed(seed)
-    import cebra
-
-    model = cebra.CEBRA(
-        model_architecture="offset10-model",
-        batch_size=512,
-        distance="cosine",
-        conditional="time_delta",
-        time_offsets=10,
-        learning_rate=3e-3,
-        max_iterations=steps,
-        device="cpu",
-        **setting,
-    )
-    model.fit(data.x["train"], data.y["train"].astype(np.float32))
+    model = embedding(data.x["train"], data.y["train"].astype(np.float32), setting, steps, seed)
     return lambda: {split: model.transform(x) for split, x in data.x.items()}
 
 

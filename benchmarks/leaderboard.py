@@ -7,8 +7,7 @@ make: fitted once, each tuned on validation windows. A task counts as won or tie
 answering it (fine-tuned, linear probe) is not surely worse than the best baseline, both taken on the test windows.
 
 Every cell is an artifact of its own, found again by its fingerprint: a run that was stopped goes on, a second computes
-nothing. `make leaderboard` takes two processes under two hours with the recordings of the tests. The report, with every row
-traced to its run and data, is written by the job that writes the scorecards.
+nothing. The report, with every row traced to its run and data, is written by the job that writes the scorecards.
 
 `ratio` = share of tasks won or tied / 0.5.
 """
@@ -117,8 +116,7 @@ def main() -> None:
     asked.add_argument("--updates", type=int, help="of pretraining; by default as many as `make full` takes")
     args = asked.parse_args()
     wrong: dict[str, str] = {}
-    for _ in runs(args.datasets, wrong, STEPS[:2]):
-        pass
+    list(runs(args.datasets, wrong, STEPS[:2]))
     store, names = Store(home=str(home())), [name for name in args.datasets if name not in wrong]
     out, chosen = Path(home()) / "artifacts", {name: store.get(shards, name) for name in names}
     used = {"shards": list(chosen.values()), "scaler": scalers_for(store, chosen, modalities_of(chosen))}
@@ -126,7 +124,8 @@ def main() -> None:
         scales = {name: scalers_for(store, {name: chosen[name]}, sorted(task_modalities(CARDS[name]))) for name in names}
         references = cells(pool, {name: (baselines_of, name, chosen[name], scales[name], out) for name in names}, "baselines")
         preset = presets.pretrain("tiny")
-        series, labels = ([chosen[n] for n in names if kind(CARDS[n])] for kind in (lambda c: c.series_tasks, lambda c: c.label_tasks))
+        series = [chosen[name] for name in names if CARDS[name].series_tasks]
+        labels = [chosen[name] for name in names if CARDS[name].label_tasks]
         updates = args.updates or max(
             preset.train.steps, round(UPDATES_A_DATASET * len(set(names) & set(LABELLED)) / preset.labelled_share)
         )
@@ -140,6 +139,8 @@ def main() -> None:
     summary = pd.read_parquet(Path(report) / "summary.parquet")
     rows = list(rows_of(summary))
     printed(rows)
+    for name, why in wrong.items():
+        print(f"left out: {name}: {why}")
     print(f"leaks: {json.loads((Path(audit) / 'result.json').read_text())['metrics']['leaks']}, see {audit}/audit.md")
     print(f"report: {report}/report.html")
     held = sum(row.get("!") in (BEATS, TIES) for row in rows)

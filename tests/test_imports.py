@@ -15,7 +15,7 @@ LIBRARY = [p for p in SOURCES if p.parts[0] == "neurofm_ml"]
 
 #: Lowest first: a module imports from its own layer and those before it.
 LAYERS = [
-    {"types", "config", "registry", "metrics", "presets", "files", "remote", "s3", "artifacts", "gang"},
+    {"types", "config", "registry", "metrics", "presets", "files", "markdown", "remote", "s3", "artifacts", "gang"},
     {"knowledge"},
     {"data"},
     {"nn"},
@@ -58,6 +58,7 @@ TORCH_FREE = [
     "config.py",
     "registry.py",
     "files.py",
+    "markdown.py",
     "gang.py",
     "metrics/*",
     "presets/*",

@@ -87,8 +87,7 @@ def features(context: dg.AssetExecutionContext, config: FeaturesPatch, compute: 
     size, _ = run_of(context)
     cfg, chosen, left_out = store.choose(shards, config.apply(presets.FeaturesConfig()), TASKED)
     source = store.get(neurofmx_pretrained, context.partition_key)
-    seen = load_spec(Path(source)).config["datasets"]
-    store.require_made_from([source], "shards", [path for dataset, path in chosen.items() if dataset in seen])
+    store.require_no_other([source], "shards", list(chosen.values()))
     scalers = scalers_for(store, chosen, modalities_of(chosen))
     spec = store.spec(context, "extract_features", cfg, pretrained=[source], shards=chosen.values(), scaler=scalers)
     return compute.launch(context, spec, presets.resources(size), left_out)

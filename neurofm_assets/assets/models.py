@@ -5,7 +5,6 @@ Two per family of models: what it learned from every dataset that is here, and w
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -18,7 +17,7 @@ from neurofm_assets.config import dagster_config
 from neurofm_assets.partitions import BY_SIZE, EVERY, LABELLED, RUNS, modalities_of, read_by, run_of, told_apart_by
 from neurofm_assets.store import Store
 from neurofm_ml import presets
-from neurofm_ml.jobs import JOBS, load_spec
+from neurofm_ml.jobs import JOBS
 from neurofm_ml.presets import RECIPES, resources
 
 OWNERS = ["team:models"]
@@ -87,8 +86,7 @@ def adapted(family: str, base: dg.AssetsDefinition, name: str, series: bool) -> 
         cfg, chosen, left_out = store.choose(shards, config.apply(preset(size, seed)), among)  # type: ignore[attr-defined]
         scalers = scalers_for(store, chosen, modalities_of(chosen))
         source = store.get(base, context.partition_key)
-        seen = load_spec(Path(source)).config["datasets"]
-        store.require_made_from([source], "shards", [path for dataset, path in chosen.items() if dataset in seen])
+        store.require_no_other([source], "shards", list(chosen.values()))
         spec = store.spec(context, job, cfg, pretrained=[source], shards=chosen.values(), scaler=scalers)
         return compute.launch(context, spec, resources(size), left_out)
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from neurofm_ml import markdown
 from neurofm_ml.config import to_dict
 from neurofm_ml.data.plots import plot_coverage, plot_recording
 from neurofm_ml.data.readers import READERS
@@ -164,13 +165,15 @@ def _n_chans(series: Series) -> int:
 
 def _described(recordings: list[Recording]) -> str:
     """Markdown: one line per recording, each series in its own words."""
-    lines = ["| recording | subject | session | seconds | signals | intervals |", "|---|---|---|---|---|---|"]
+    rows = []
     for r in recordings[:_ROWS_SHOWN]:
         signals = "<br>".join(f"{name}: {series!r}" for name, series in r.signals.items())
         intervals = ", ".join(f"{name} ({len(found.start)})" for name, found in r.intervals.items())
-        lines.append(f"| {r.id} | {r.subject.id} | {r.session} | {r.duration:g} | {signals} | {intervals} |")
+        rows.append((r.id, r.subject.id, r.session, f"{r.duration:g}", signals, intervals))
     more = len(recordings) - _ROWS_SHOWN
-    return "\n".join(lines) + (f"\n\n... and {more} more\n" if more > 0 else "\n")
+    return "\n".join(markdown.table(("recording", "subject", "session", "seconds", "signals", "intervals"), rows)) + (
+        f"\n\n... and {more} more\n" if more > 0 else "\n"
+    )
 
 
 def _metrics(rows: list[dict[str, Any]]) -> dict[str, float]:

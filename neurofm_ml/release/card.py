@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from neurofm_ml import markdown
 from neurofm_ml.data.batches import neural_signals
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.evaluation.scoring.scores import LOSES, read_scores
@@ -68,33 +69,37 @@ def _lines(
     yield "\n## Limits\n"
     yield from _limits(table, comparisons, cards)
     yield "\n## Where the numbers come from\n"
-    yield _line(("artifact", "fingerprint", "data version", "code", "finished"))
-    yield _line(["---"] * 5)
-    for name, result in made.items():
-        p = result["provenance"]
-        yield _line((name, result["fingerprint"], result["data_version"], p["git_revision"], p["finished"]))
+    origins = [
+        (n, r["fingerprint"], r["data_version"], r["provenance"]["git_revision"], r["provenance"]["finished"]) for n, r in made.items()
+    ]
+    yield from markdown.table(("artifact", "fingerprint", "data version", "code", "finished"), origins)
     yield ""
 
 
 def _score_lines(table: pd.DataFrame, comparisons: pd.DataFrame) -> Iterator[str]:
     """Every row of the scores table, best first in each task, with its stamp."""
-    stamps = {(*(getattr(r, c) for c in CASE), r.method): r.stamp for r in comparisons.itertuples()}
-    yield "R2 on the test block of each recording, which nothing was fitted or chosen on; 95 % block-bootstrap interval;"
-    yield "`control` is what the method reaches when behaviour and activity are shifted against each other.\n"
-    yield _line(("dataset", "recording", "task", "method", "R2", "95 %", "control", "verdict"))
-    yield _line(["---"] * 8)
-    for r in table.sort_values([*CASE, "value"], ascending=[True, True, True, False]).itertuples():
-        verdict = stamps.get((r.dataset, r.recording, r.task, r.method), "")
-        yield _line(
-            (r.dataset, r.recording, r.task, r.method, _r2(r.value), f"{_r2(r.ci_low)} to {_r2(r.ci_high)}", _r2(r.control), verdict)
-        )
+    stamps = {(*_case(r), r.method): r.stamp for r in comparisons.itertuples()}
+    yield "Each task in its own metric, on test windows that nothing was fitted or chosen on; 95 % bootstrap interval over blocks of"
+    yield "time or whole people and trials; `control` is what the method reaches on labels moved in time or exchanged.\n"
+    rows = [
+        (*_named(r), f"{_number(r.ci_low)} to {_number(r.ci_high)}", _number(r.control), stamps.get((*_case(r), r.method), ""))
+        for r in table.sort_values([*CASE, "value"], ascending=[True, True, True, False]).itertuples()
+    ]
+    yield from markdown.table(("dataset", "recording", "task", "method", "metric", "value", "95 %", "control", "verdict"), rows)
+
+
+def _case(row: Any) -> tuple[str, str, str]:
+    return row.dataset, row.recording, row.task
+
+
+def _named(row: Any) -> tuple[str, ...]:
+    """The cells by which a row of the scores table is known in the card."""
+    return *_case(row), row.method, row.metric, _number(row.value)
 
 
 def _data_lines(cards: Sequence[DatasetCard]) -> Iterator[str]:
-    yield _line(("dataset", "species", "modalities", "licence", "may be passed on", "source"))
-    yield _line(["---"] * 6)
-    for c in cards:
-        yield _line((c.name, c.species, ", ".join(c.modalities), c.licence, "yes" if c.redistribute else "no", c.source))
+    rows = [(c.name, c.species, ", ".join(c.modalities), c.licence, "yes" if c.redistribute else "no", c.source) for c in cards]
+    yield from markdown.table(("dataset", "species", "modalities", "licence", "may be passed on", "source"), rows)
     if cited := [f"- {c.name}: {c.citation}" for c in cards if c.citation]:
         yield "\nTo be cited:\n"
         yield from cited
@@ -104,7 +109,7 @@ def _limits(table: pd.DataFrame, comparisons: pd.DataFrame, cards: Sequence[Data
     lost = comparisons[comparisons.stamp == LOSES]
     yield f"- {len(lost)} of {len(comparisons)} comparisons with the best tuned baseline are lost" + (":" if len(lost) else ".")
     for r in lost.itertuples():
-        yield f"  - {r.dataset}/{r.recording}/{r.task}: {r.method} {_r2(r.value)} against {r.baseline} {_r2(r.baseline_value)}"
+        yield f"  - {r.dataset}/{r.recording}/{r.task}: {r.method} {_number(r.value)} against {r.baseline} {_number(r.baseline_value)}"
     decoded = set(table.dataset)
     if unscored := sorted({c.name for c in cards} - decoded):
         yield f"- Seen in pretraining but scored on no task: {', '.join(unscored)}."
@@ -115,18 +120,13 @@ def _limits(table: pd.DataFrame, comparisons: pd.DataFrame, cards: Sequence[Data
 
 def _every_score_is_shown(text: str, table: pd.DataFrame, comparisons: pd.DataFrame) -> Check:
     """Each row of the scores table, and each lost comparison, stands in the card with its number."""
-    rows = {line.removesuffix(" |").removeprefix("| ") for line in text.splitlines()}
-    missing = [
-        r for r in table.itertuples() if not any(_starts(row, (r.dataset, r.recording, r.task, r.method, _r2(r.value))) for row in rows)
-    ]
+    lines = text.splitlines()
+    begun = {" | ".join(line.split(" | ")[:6]) for line in lines}
+    missing = [r for r in table.itertuples() if markdown.line(_named(r)).removesuffix(" |") not in begun]
     lost = int((comparisons.stamp == LOSES).sum())
-    shown = sum(row.endswith(f"| {LOSES}") for row in rows)
+    shown = sum(line.endswith(f"| {LOSES} |") for line in lines)
     numbers = {"scores_missing": len(missing), "losses_missing": lost - shown}
     return Check("every_score_is_shown", not any(numbers.values()), numbers=numbers, threshold="0 missing")
-
-
-def _starts(row: str, cells: Sequence[Any]) -> bool:
-    return row.startswith(" | ".join(map(str, cells)) + " |")
 
 
 def _may_be_passed_on(cards: Sequence[DatasetCard]) -> Check:
@@ -141,9 +141,5 @@ def _may_be_passed_on(cards: Sequence[DatasetCard]) -> Check:
     )
 
 
-def _r2(value: Any) -> str:
+def _number(value: Any) -> str:
     return f"{value:.3f}"
-
-
-def _line(cells: Sequence[object]) -> str:
-    return f"| {' | '.join(map(str, cells))} |"

@@ -1,5 +1,6 @@
 """Machines that share a store: what is published is whole, what is killed is taken up, nothing is made twice."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -453,13 +454,10 @@ def test_killed_at_any_request_the_last_whole_state_counts(double: Double, work:
         (work / "metrics.csv").write_text(f"after {count}\n")
         (work / "checkpoints/step-1/weights").write_bytes(bytes([count]) * 200_000)
         after = there(work)
-        with pytest.MonkeyPatch.context() as patched:
-            try:
-                killed_at(count, patched)
-                artifacts.save_work(work)
-                break
-            except Killed:
-                pass
+        with pytest.MonkeyPatch.context() as patched, contextlib.suppress(Killed):
+            killed_at(count, patched)
+            artifacts.save_work(work)
+            break
         other = on(machine, f"two{count}", work)
         artifacts.restore_work(other)
         assert there(other).items() <= before.items() or there(other).items() <= after.items()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from neurofm_ml import markdown
 from neurofm_ml.data.quality.judge import TWICE, Claim
 from neurofm_ml.types import Check
 
@@ -23,9 +24,8 @@ def write_markdown(table: pd.DataFrame, checks: Sequence[Check], claims: Sequenc
     failed = sorted((c for c in checks if not c.passed), key=lambda c: c.severity)
     lines = [f"{len(checks) - len(failed)} of {len(checks)} checks pass.", ""]
     if failed:
-        lines += ["| check | | found | allowed | what to do |", "|---|---|---|---|---|"]
-        lines += [f"| {c.name} | {_weight(c)} | {_cell(c.note)} | {_cell(c.threshold)} | {remedies.get(c.name, '')} |" for c in failed]
-        lines.append("")
+        rows = [(c.name, _weight(c), c.note, c.threshold, remedies.get(c.name, "")) for c in failed]
+        lines += [*markdown.table(("check", "", "found", "allowed", "what to do"), rows), ""]
     path.write_text("\n".join([*lines, *_summary(table)]) + "\n")
 
 
@@ -33,20 +33,16 @@ def _weight(check: Check) -> str:
     return "**blocks**" if check.severity == "error" else "warns"
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
 def _summary(table: pd.DataFrame) -> list[str]:
     """One line per signal: how many, how much, and the worst of each number that was measured anywhere."""
     shown = [name for name in SUMMARY if table[name].notna().any()]
-    lines = [f"| signal | modality | recordings | hours | channels | Hz | {' | '.join(shown)} |", "|---" * (6 + len(shown)) + "|"]
+    lines = []
     for name, rows in table[table.kind != "Intervals"].groupby("signal", sort=False):
         rates = "/".join(f"{hz:g}" for hz in sorted(rows.sfreq.dropna().unique())[:3])
-        worst = " | ".join("" if np.isnan(rows[n].max()) else f"{rows[n].max():.3g}" for n in shown)
+        worst = ("" if np.isnan(rows[n].max()) else f"{rows[n].max():.3g}" for n in shown)
         hours = (rows.end_s - rows.start_s).sum() / 3600
-        lines.append(f"| {name} | {rows.modality.iloc[0]} | {len(rows)} | {hours:.3g} | {_span(rows.n_chans)} | {rates} | {worst} |")
-    return lines
+        lines.append((name, rows.modality.iloc[0], len(rows), f"{hours:.3g}", _span(rows.n_chans), rates, *worst))
+    return markdown.table(("signal", "modality", "recordings", "hours", "channels", "Hz", *shown), lines)
 
 
 def _span(values: "pd.Series[int]") -> str:

@@ -10,6 +10,7 @@ audit.md        the checks, and the findings in words
 from collections.abc import Sequence
 from pathlib import Path
 
+from neurofm_ml import markdown
 from neurofm_ml.evaluation.audit.findings import CLAIMS, Finding, table
 from neurofm_ml.evaluation.audit.people import same_people
 from neurofm_ml.evaluation.audit.scalers import wrong_scalers
@@ -66,9 +67,9 @@ def _check(cfg: AuditConfig, name: str, found: Sequence[Finding], windows: int) 
 
 def _text(used: Sequence[Used], checks: Sequence[Check], findings: Sequence[Finding]) -> str:
     """audit.md"""
-    lines = ["# Leakage audit", "", "| dataset | split | windows |", "|---|---|---|"]
-    lines += [f"| {one.card.name} | {one.card.split.kind} | {len(one.windows)} |" for one in used]
-    lines += ["", "| check | passed | found | allowed |", "|---|---|---|---|"]
-    lines += [f"| {c.name} | {'yes' if c.passed else 'NO'} | {c.numbers['found']:g} | {c.threshold} |" for c in checks]
-    lines += ["", "## Findings", "", *([f"- **{f.kind}** {f}" for f in findings] or ["None."])]
+    read = markdown.table(("dataset", "split", "windows"), [(one.card.name, one.card.split.kind, len(one.windows)) for one in used])
+    said = [(c.name, "yes" if c.passed else "NO", f"{c.numbers['found']:g}", c.threshold) for c in checks]
+    judged = markdown.table(("check", "passed", "found", "allowed"), said)
+    found = [f"- **{f.kind}** {f}" for f in findings] or ["None."]
+    lines = ["# Leakage audit", "", *read, "", *judged, "", "## Findings", "", *found]
     return "\n".join(lines) + "\n"

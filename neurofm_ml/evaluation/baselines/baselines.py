@@ -11,11 +11,11 @@ A baseline of a series is one function in BASELINES; `Case.data` has the arrays,
 import importlib.util
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from neurofm_ml.evaluation.baselines.reconstruction import RECONSTRUCTIONS, too_
 from neurofm_ml.evaluation.baselines.ridge import Fit, fit_ridge
 from neurofm_ml.evaluation.label_baselines import LABEL_BASELINES
 from neurofm_ml.evaluation.scoring.scores import AnyCase, control_check, mean_scores, score_predictions, write_scores
-from neurofm_ml.evaluation.tasks.label_tasks import find_label_cases
+from neurofm_ml.evaluation.tasks.label_tasks import LabelCase, find_label_cases
 from neurofm_ml.evaluation.tasks.signals import SignalCase, find_signals
 from neurofm_ml.evaluation.tasks.tasks import Blocks, Case, DecodingData, find_cases, find_encoding_cases
 from neurofm_ml.metrics import SCORES
@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 #: (case, config, artifact folder) -> prediction of the test block.
 Baseline = Callable[[Case, BaselinesConfig, Path], Prediction]
 BASELINES: Registry[Baseline] = Registry("baseline")
+Methods = Registry[Any] | Mapping[str, Any]
 
 
 def roots(data: DecodingData) -> Blocks:
@@ -128,6 +129,11 @@ def why_unasked(case: SignalCase, method: str) -> str:
     return too_few_rows(case) if case.category == "forecasting" else too_few_channels(case)
 
 
+def why_unfit(case: LabelCase, method: str) -> str:
+    """The same of a label."""
+    return "" if LABEL_BASELINES[method].applies(case) else "it is not made for such windows"
+
+
 def measure(
     case: Case, method: str, family: str, fit: Callable[[DecodingData], Fit], test: Array, seed: int, controlled: bool = True
 ) -> Prediction:
@@ -172,24 +178,21 @@ class Question(NamedTuple):
 
 def questions(cfg: BaselinesConfig, shards: Path, scaler: list[Path], out: Path) -> Iterator[Question]:
     """Every baseline that applies, on every task of a dataset; those that do not are named in the log."""
-    for case in find_cases(shards, scaler):
-        for name in BASELINES:
-            if reason := why_not(case, name):
+    for case, methods, why in asked(cfg, shards, scaler):
+        for name in methods:
+            if reason := why(case, name):
                 log.info("%s does not answer %s: %s.", name, "/".join(case.key), reason)
             else:
-                yield Question(case, name, partial(BASELINES[name], case, cfg, out))
-    for case in find_encoding_cases(shards, scaler):
-        yield Question(case, "ridge", partial(ridge, case, cfg, out))
+                yield Question(case, name, partial(methods[name], case, cfg, out))
+
+
+def asked(cfg: BaselinesConfig, shards: Path, scaler: list[Path]) -> Iterator[tuple[Any, Methods, Callable[[Any, str], str]]]:
+    """Every case of a dataset, the baselines of its kind, and why one of them does not answer it (empty where it does)."""
+    yield from ((case, BASELINES, why_not) for case in find_cases(shards, scaler))
+    yield from ((case, {"ridge": ridge}, why_not) for case in find_encoding_cases(shards, scaler))
     for signal in find_signals(shards, scaler, cfg.horizons_s):
-        asked = FORECASTS if signal.category == "forecasting" else RECONSTRUCTIONS
-        for name in asked:
-            if reason := why_unasked(signal, name):
-                log.info("%s does not answer %s: %s.", name, "/".join(signal.key), reason)
-            else:
-                yield Question(signal, name, partial(asked[name], signal, cfg, out))
-    for labels in find_label_cases(shards, scaler):
-        for name in (n for n in LABEL_BASELINES if LABEL_BASELINES[n].applies(labels)):
-            yield Question(labels, name, partial(LABEL_BASELINES[name], labels, cfg, out))
+        yield signal, FORECASTS if signal.category == "forecasting" else RECONSTRUCTIONS, why_unasked
+    yield from ((case, LABEL_BASELINES, why_unfit) for case in find_label_cases(shards, scaler))
 
 
 def fit_baselines(cfg: BaselinesConfig, shards: Path, scaler: list[Path], out: Path) -> Report:

@@ -4,7 +4,7 @@ Its recommended settings, but for a learning rate ten times theirs, which does b
 (benchmarks/embedding_cebra.py). Shapes: T bins, N channels, K target columns, E outputs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -53,18 +53,19 @@ def fit_cebra(data: DecodingData, features: Blocks, updates: int, seed: int) -> 
     return max(tried, key=lambda scored: scored[0])[1]
 
 
-def _fit(data: DecodingData, features: Blocks, setting: dict[str, Any], updates: int, seed: int) -> tuple[float, CebraFit]:
+def _fit(data: DecodingData, features: Blocks, setting: Mapping[str, Any], updates: int, seed: int) -> tuple[float, CebraFit]:
     """The mean R2 on validation, and the fit."""
     known = data.known["train"]
     x, y = features["train"][known], data.y["train"][known]
     mean, std = x.mean(0), x.std(0)
-    model = _embedding(_scaled(x, mean, std), y.astype(np.float32), setting, updates, seed)
+    model = embedding(_scaled(x, mean, std), y.astype(np.float32), setting, updates, seed)
     seen, query = (model.transform(_scaled(v, mean, std)) for v in (x, features["validation"]))
     score, k = best_k(data, seen, query)
     return score, CebraFit(model, k, mean, std, seen, y)
 
 
-def _embedding(x: Array, y: Array, setting: dict[str, Any], updates: int, seed: int) -> Any:
+def embedding(x: Array, y: Array, setting: Mapping[str, Any], updates: int, seed: int) -> Any:
+    """A fitted `cebra.CEBRA` of scaled activity x (T, N), told of behaviour y (T, K)."""
     import cebra
 
     with _seeded(seed):

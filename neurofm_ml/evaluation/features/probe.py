@@ -21,7 +21,6 @@ from tqdm import tqdm
 from neurofm_ml.data.predictions import Prediction, save_prediction
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.evaluation.features.features import Features, load_features
-from neurofm_ml.evaluation.features.hidden import LAST
 from neurofm_ml.evaluation.readouts.logistic import logistic_readouts
 from neurofm_ml.evaluation.readouts.readout import Path as RidgePath
 from neurofm_ml.evaluation.readouts.readout import Readout
@@ -101,11 +100,6 @@ def _mean_scores(table: pd.DataFrame) -> dict[str, float]:
 
 
 # ---------------------------------------------------------------- series
-def fit_probe(case: Case, latents: Blocks, family: str, seed: int) -> Prediction:
-    """The probe of one layer: split -> (T, D), one row per bin of the block."""
-    return probe_series([case], {LAST: latents}, family, seed)[0].prediction
-
-
 def probe_series(cases: Sequence[Case], layers: Mapping[str, Blocks], family: str, seed: int) -> list[Probe]:
     """Probes of series tasks that read the same inputs of one recording; layers: name -> split -> (T, D) on the recording's grid."""
     start = time.perf_counter()

@@ -2,14 +2,14 @@
 
     variance.parquet   shares of the variance: subject, session, label (VARIANCE)
     identity.parquet   how well windows tell who was recorded, against how well they tell the task (IDENTITY)
-    rsa.parquet        similarity of dissimilarities: with behaviour, with what is known of people, with other models (RSA)
+    rsa.parquet        similarity of dissimilarities: with behaviour, with what is known of people (RSA)
     left_out.parquet   probes of people and sites that were not learned from, intervals over people (LEFT_OUT)
 
 From one dataset to another: `transfer`, axis "dataset".
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +38,16 @@ LEFT_OUT = (
 Rows = Iterator[dict[str, Any]]
 
 
-def representation(cfg: RepresentationConfig, features: Path, out: Path, others: Sequence[Path] = ()) -> Report:
-    """Write the tables of one model's features; `others` are features of further models, to compare dissimilarities with."""
-    found, rivals = load_features(features), [load_features(path) for path in others]
+def representation(cfg: RepresentationConfig, features: Path, out: Path) -> Report:
+    """Write the tables of one model's features."""
+    found = load_features(features)
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for name, own in tqdm(found.items(), desc="representation", unit="dataset", disable=None):
         for layer in own.layers:
             about = {"dataset": name, "layer": layer}
             rows["variance"] += [about | row for row in variance_rows(cfg, own, layer)]
             rows["identity"] += [about | row for row in identity_rows(own.pooled(layer), own.windows, own.card.label_tasks)]
-            rows["rsa"] += [about | row for row in rsa_rows(cfg, own, layer, [rival[name] for rival in rivals if name in rival])]
+            rows["rsa"] += [about | row for row in rsa_rows(cfg, own, layer)]
             rows["left_out"] += [about | row for row in _left_out(cfg, own, layer)]
     rows["left_out"] += list(_sites(cfg, found))
     columns = {"variance": VARIANCE, "identity": IDENTITY, "rsa": RSA, "left_out": LEFT_OUT}
@@ -79,21 +79,16 @@ def variance_rows(cfg: RepresentationConfig, own: Features, layer: str) -> Rows:
             yield {"task": task.name if task else "", **vars(share), "windows": len(table)}
 
 
-def rsa_rows(cfg: RepresentationConfig, own: Features, layer: str, rivals: Sequence[Features]) -> Rows:
-    """With what is known of people, and with other models, between people where there are enough, else between stretches of
-    each block to decode."""
+def rsa_rows(cfg: RepresentationConfig, own: Features, layer: str) -> Rows:
+    """With what is known of people where there are enough, and with behaviour between stretches of each block to decode."""
     people = own.windows.groupby("subject", sort=True)
     if people.ngroups >= LEAST:
         model = correlation_distance(means(own.pooled(layer), own.windows.subject))
         for task in own.card.label_tasks:
             if task.target.startswith("subject."):
                 yield from _of_people(cfg, model, people[task.name].first().to_numpy(float), task)
-        for rival in rivals:
-            found = means(rival.pooled(), rival.windows.subject)
-            if len(found) == len(model):
-                yield _row(similarity(model, correlation_distance(found), cfg.n_perm, cfg.seed), "all", rival.family, "people")
     for recording, inputs in own.blocks():
-        yield from _of_block(cfg, own, layer, rivals, recording, inputs)
+        yield from _of_block(cfg, own, layer, recording, inputs)
 
 
 def _of_people(cfg: RepresentationConfig, model: Array, values: Array, task: TaskSpec) -> Rows:
@@ -104,9 +99,7 @@ def _of_people(cfg: RepresentationConfig, model: Array, values: Array, task: Tas
         yield _row(found, "all", task.name, "people")
 
 
-def _of_block(
-    cfg: RepresentationConfig, own: Features, layer: str, rivals: Sequence[Features], recording: str, inputs: tuple[str, ...]
-) -> Rows:
+def _of_block(cfg: RepresentationConfig, own: Features, layer: str, recording: str, inputs: tuple[str, ...]) -> Rows:
     model = stretches(own.bins(recording, "test", layer, inputs))
     if len(model) < LEAST:
         return
@@ -118,9 +111,6 @@ def _of_block(
         if known.sum() >= LEAST:
             found = similarity(dissimilar[np.ix_(known, known)], distance(means_of[known]), cfg.n_perm, cfg.seed, in_time=True)
             yield _row(found, recording, name, "stretches")
-    for rival in (rival for rival in rivals if rival.has_bins(recording, inputs)):
-        other = correlation_distance(stretches(rival.bins(recording, "test", inputs=inputs)))
-        yield _row(similarity(dissimilar, other, cfg.n_perm, cfg.seed, in_time=True), recording, rival.family, "stretches")
 
 
 def _row(found: Similarity, recording: str, other: str, conditions: str) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """Scorecards: one Markdown page per task, every line of which names the artifact it comes from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from neurofm_ml import markdown
 from neurofm_ml.evaluation.scorecard.evidence import CASE, Evidence, rows_of
 from neurofm_ml.evaluation.scorecard.figures import names
 from neurofm_ml.evaluation.scoring.scores import BASELINE
@@ -31,12 +32,12 @@ def _card(rows: pd.DataFrame, evidence: Evidence) -> Iterator[str]:
     if pd.notna(first.noise_ceiling):
         yield f"Noise ceiling {first.noise_ceiling:.3f}."
     yield ""
-    yield from table_lines(HEAD, [_cells(r) for r in rows_of(rows.sort_values("value", ascending=first.metric == "mae"))])
+    yield from markdown.table(HEAD, [_cells(r) for r in rows_of(rows.sort_values("value", ascending=first.metric == "mae"))])
     yield "\n## Where the numbers come from\n"
     used = {name for names_ in rows.fingerprints for name in names_.split()}
     sources = with_ancestors(evidence.sources, used)
     shown = ["asset", "partition", "fingerprint", "data_version", "code", "finished"]
-    yield from table_lines(shown, sources[shown].to_numpy().tolist())
+    yield from markdown.table(shown, sources[shown].to_numpy().tolist())
 
 
 def _cells(r: Any) -> list[str]:
@@ -64,11 +65,3 @@ def with_ancestors(sources: pd.DataFrame, fingerprints: set[str]) -> pd.DataFram
             wanted.add(name)
             waiting += made_from.get(name, "").split()
     return sources[sources.fingerprint.isin(wanted)]
-
-
-def table_lines(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
-    """A Markdown table."""
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    for row in rows:
-        yield f"| {' | '.join(str(cell) for cell in row)} |"

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Evidence:
     identity: pd.DataFrame
     sources: pd.DataFrame
 
-    @property
+    @cached_property
     def summary(self) -> pd.DataFrame:
         """`summarised` scores with their verdicts."""
         return summarised(self.scores, self.comparisons)

@@ -15,7 +15,7 @@ from neurofm_ml.data.predictions import Prediction, load_predictions
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.schemas import SCORES, validate
 from neurofm_ml.evaluation.scoring.label_answers import label_predictions
-from neurofm_ml.evaluation.scoring.report import draw_scores, write_markdown
+from neurofm_ml.evaluation.scoring.report import draw_differences, write_markdown
 from neurofm_ml.evaluation.scoring.scores import (
     BASELINE,
     BEATS,
@@ -72,7 +72,7 @@ def publish(cfg: ScoreConfig, groups: Mapping[Path, list[Prediction]], cases: Se
     write_scores(table, out / "scores.parquet")
     comparisons.assign(run=run).to_parquet(out / "comparisons.parquet", index=False)
     write_markdown(table, comparisons, out / "scores.md")
-    draw_scores(table, out / "scores.png")
+    draw_differences(comparisons, out / "scores.png")
     shown = {"scores": "scores.md", "picture": "scores.png", "table": "scores.parquet"}
     return Report(_metrics(table, comparisons), (*control_check(predictions), validate(table, SCORES)), shown)
 

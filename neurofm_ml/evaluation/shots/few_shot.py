@@ -30,7 +30,7 @@ import pandas as pd
 from neurofm_ml.data.schemas import SCORES as SCHEMA
 from neurofm_ml.data.schemas import validate
 from neurofm_ml.evaluation.features.features import Features, load_features
-from neurofm_ml.evaluation.scoring.scores import BASELINE, CHANCE, frame, read_scores, write_scores
+from neurofm_ml.evaluation.scoring.scores import BASELINE, CHANCE, frame, write_scores
 from neurofm_ml.evaluation.shots.shot_curves import draw_curves
 from neurofm_ml.evaluation.shots.shot_methods import Answer, network, ridge
 from neurofm_ml.evaluation.shots.shots import draw, same_rows
@@ -80,9 +80,9 @@ class Question:
         return "fewer than three test units" if len(np.unique(units)) < 3 else ""
 
 
-def few_shot(cfg: FewShotConfig, features: Path, shards: list[Path], scaler: list[Path], baselines: list[Path], out: Path) -> Report:
+def few_shot(cfg: FewShotConfig, features: Path, shards: list[Path], scaler: list[Path], out: Path) -> Report:
     """Curves of every task for which there are features; tasks without one, and numbers of examples that a task has not, are left
-    out by name. The best tuned baseline of each task, with all labels, stands in the picture."""
+    out by name."""
     left_out: dict[str, str] = {}
     rows: list[Row] = []
     for question in questions(load_features(features), shards, scaler, cfg.layer):
@@ -91,7 +91,7 @@ def few_shot(cfg: FewShotConfig, features: Path, shards: list[Path], scaler: lis
         else:
             rows += rows_of(question, cfg, left_out)
     constant = {"run": f"{cfg.size}-{cfg.seed}", "fingerprint": out.name.removeprefix("work-"), "size": cfg.size, "seed": cfg.seed}
-    return publish([{**constant, **row} for row in rows], best_of(baselines), left_out, out)
+    return publish([{**constant, **row} for row in rows], left_out, out)
 
 
 def questions(found: Mapping[str, Features], shards: Sequence[Path], scaler: Sequence[Path], layer: str) -> Iterator[Question]:
@@ -177,23 +177,13 @@ def interval_over(metric: str, test: Examples, said: Array, n_boot: int, seed: i
 
 
 # ---------------------------------------------------------------- all tasks
-def best_of(baselines: Sequence[Path]) -> dict[tuple[str, str, str], float]:
-    """(dataset, recording, task) -> the best score of the tuned baselines there, with all labels."""
-    tables = [read_scores(folder / "scores.parquet") for folder in baselines]
-    best: dict[tuple[str, str, str], float] = {}
-    for row in (row for table in tables for row in table.to_dict("records")):
-        key, sign = (row["dataset"], row["recording"], row["task"]), SCORES[row["metric"]].sign
-        best[key] = sign * max(sign * row["value"], sign * best.get(key, row["value"]))
-    return best
-
-
-def publish(rows: list[Row], best: Mapping[tuple[str, str, str], float], left_out: Mapping[str, str], out: Path) -> Report:
+def publish(rows: list[Row], left_out: Mapping[str, str], out: Path) -> Report:
     """Write table and picture, and say what was found."""
     table = frame(rows, SCORE_COLUMNS)
     write_scores(table, out / "scores.parquet")
     shown = {"table": "scores.parquet"}
     if len(table):
-        draw_curves(table, best, out / "few_shot.png")
+        draw_curves(table, out / "few_shot.png")
         shown["picture"] = "few_shot.png"
     metrics: dict[str, float | int | str] = {"rows": len(table), "tasks": len(table.groupby(["dataset", "recording", "task"]))}
     shots = table.k_shot.map(lambda k: "all" if np.isnan(k) else f"{k:g}")

@@ -1,7 +1,6 @@
 """Few-shot curves: score against labelled examples, a panel per task, with all labels at the right end."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ PER_ROW = 4
 LEAST_SHOWN = -0.5
 
 
-def draw_curves(table: pd.DataFrame, best: Mapping[tuple[str, str, str], float], path: Path) -> None:
-    """PNG of every task of a few-shot table; dashed: the best tuned baseline with all labels; dotted: chance."""
+def draw_curves(table: pd.DataFrame, path: Path) -> None:
+    """PNG of every task of a few-shot table; dotted: chance."""
     from matplotlib.figure import Figure
 
     names = table.dataset + "/" + table.recording + "/" + table.task
@@ -25,8 +24,6 @@ def draw_curves(table: pd.DataFrame, best: Mapping[tuple[str, str, str], float],
     axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for one, (key, rows) in zip(axes, panels, strict=False):
         _draw(one, rows, "\n".join((f"{key[0]}/{key[1]}", key[2])))
-        if key in best:
-            one.axhline(best[key], color="0.3", linestyle="--", linewidth=0.8)
     for one in axes[len(panels) :]:
         one.axis("off")
     axes[0].legend(fontsize=6)

@@ -63,11 +63,13 @@ def _of_classes(score: Score, y_true: Array, y_pred: Array, orders: Array) -> Ar
 
 
 def unit_orders(units: Array | None, n_rows: int, n: int, seed: int) -> Array:
-    """(n, T) the row whose truth each row gets; without units all rows are rolled, by a tenth of them at least."""
+    """(n, T) the row whose truth each row gets; without units all rows are rolled, by a tenth of them at least, each roll at most
+    once: a few drawn again and again would make p smaller than they can show."""
     rng = np.random.default_rng(seed)
     if units is None:
         least = max(n_rows // 10, 1)
-        return (np.arange(n_rows) - rng.integers(least, n_rows - least + 1, (n, 1))) % n_rows
+        rolls = rng.permutation(np.arange(least, n_rows - least + 1))[:n]
+        return (np.arange(n_rows) - rolls[:, None]) % n_rows
     place, sizes = np.unique(units, return_inverse=True, return_counts=True)[1:]
     rows, first = np.argsort(place, kind="stable"), np.cumsum(sizes) - sizes
     position = np.empty(n_rows, int)

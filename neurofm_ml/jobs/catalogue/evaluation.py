@@ -52,7 +52,7 @@ def few_shot(cfg: presets.FewShotConfig, inputs: Inputs, out: Path) -> Report:
     """Features -> scores of readouts from few labels, beside the same from raw inputs."""
     from neurofm_ml.evaluation.shots.few_shot import few_shot
 
-    return few_shot(cfg, inputs["features"][0], inputs["shards"], inputs["scaler"], inputs.get("baselines", []), out)
+    return few_shot(cfg, inputs["features"][0], inputs["shards"], inputs["scaler"], out)
 
 
 @job("zero_shot", presets.ZeroShotConfig, "1", checks=claims("table_is_valid"))

@@ -19,7 +19,7 @@ from neurofm_ml.evaluation.baselines.inferred import population_of
 from neurofm_ml.evaluation.baselines.knn import fit_knn
 from neurofm_ml.evaluation.baselines.reconstruction import RECONSTRUCTIONS
 from neurofm_ml.evaluation.baselines.ridge import fit_ridge, lagged
-from neurofm_ml.evaluation.features.probe import fit_probe
+from neurofm_ml.evaluation.features.probe import probe_series
 from neurofm_ml.evaluation.scoring.scores import read_scores
 from neurofm_ml.evaluation.tasks import tasks
 from neurofm_ml.evaluation.tasks.tasks import Case, DecodingData, find_cases
@@ -224,10 +224,11 @@ def test_a_probe_reads_what_the_latents_hold(shards: Path) -> None:
     rng = np.random.default_rng(0)
     latents = {s: np.c_[y @ rng.normal(size=(y.shape[1], 4)) + 0.1, rng.normal(size=(len(y), 2))] for s, y in case.data.y.items()}
     mixed = {s: np.c_[y, 0 * y + 7] for s, y in case.data.y.items()}
-    probe = fit_probe(case, mixed, "neurofmx", seed=3)
+    probe = probe_series([case], {"latents": mixed}, "neurofmx", seed=3)[0].prediction
     assert (probe.method, probe.family, probe.seed) == ("linear_probe", "neurofmx", 3)
     assert case.data.r2("test", probe.y_pred) > 0.99
-    assert fit_probe(case, {s: v[:, 4:] for s, v in latents.items()}, "neurofmx", seed=3).control < 0.1
+    blind = {"latents": {s: v[:, 4:] for s, v in latents.items()}}
+    assert probe_series([case], blind, "neurofmx", seed=3)[0].prediction.control < 0.1
 
 
 @pytest.mark.skipif("NEUROFM_DATA" not in os.environ, reason="NEUROFM_DATA does not name real recordings")

@@ -12,6 +12,8 @@ from neurofm_ml.data.batches import Vocabulary
 from neurofm_ml.models import MODELS, NeuroFMx
 from neurofm_ml.types import Latents
 
+#: The model as it is, and without one of its parts.
+PARTS = [{}, {"backbone": "gru"}, {"fusion": "mean"}]
 SUBSETS = [("spikes",), ("eeg",), ("spikes", "fmri"), ("spikes", "calcium", "eeg", "fmri")]
 
 
@@ -21,9 +23,9 @@ def build(vocabulary: Vocabulary, **changes) -> NeuroFMx:
 
 
 @pytest.mark.parametrize("modalities", SUBSETS, ids="+".join)
-@pytest.mark.parametrize("backbone", ["ssm", "gru"])
-def test_any_subset_of_modalities(modalities, backbone, make_batch, vocabulary):
-    model = build(vocabulary, backbone=backbone)
+@pytest.mark.parametrize("parts", PARTS, ids=str)
+def test_any_subset_of_modalities(modalities, parts, make_batch, vocabulary):
+    model = build(vocabulary, **parts)
     batch = make_batch(*modalities)
     out = model(batch, wanted={"activity"})
     assert out.latents.values.shape == (2, 60, 16)
@@ -36,9 +38,9 @@ def test_any_subset_of_modalities(modalities, backbone, make_batch, vocabulary):
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("backbone", ["ssm", "gru"])
-def test_padding_a_window_changes_nothing(backbone, make_batch, vocabulary):
-    model = build(vocabulary, backbone=backbone)
+@pytest.mark.parametrize("parts", PARTS, ids=str)
+def test_padding_a_window_changes_nothing(parts, make_batch, vocabulary):
+    model = build(vocabulary, **parts)
     whole = make_batch("spikes")
     keep = torch.arange(60) < 40
     stream = whole.streams["spikes"]
