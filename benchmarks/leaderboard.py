@@ -27,7 +27,7 @@ from tqdm import tqdm
 from neurofm_assets.assets.data import scalers_for, shards
 from neurofm_assets.automation import STEPS
 from neurofm_assets.demo import UPDATES_A_DATASET, runs
-from neurofm_assets.partitions import CARDS, LABELLED, TASKED, modalities_of, task_modalities
+from neurofm_assets.partitions import CARDS, LABELLED, TASKED, members, modalities_of, pools_of, task_modalities
 from neurofm_assets.store import Store
 from neurofm_ml import presets
 from neurofm_ml.config import patch, to_dict
@@ -55,8 +55,8 @@ def made(*asked: Any, **inputs: Iterable[str]) -> str:
     return run(spec(*asked, **inputs)).path
 
 
-def baselines_of(name: str, source: str, scalers: Paths, out: Path) -> str:
-    return made("fit_baselines", presets.BaselinesConfig(dataset=name), out / "baselines" / name, shards=[source], scaler=scalers)
+def baselines_of(name: str, sources: Paths, scalers: Paths, out: Path) -> str:
+    return made("fit_baselines", presets.BaselinesConfig(dataset=name), out / "baselines" / name, shards=sources, scaler=scalers)
 
 
 def variant_of(
@@ -83,10 +83,12 @@ def cells(pool: ProcessPoolExecutor, tasks: Mapping[Any, tuple[Any, ...]], what:
 
 
 def rows_of(summary: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Each task: the best baseline, and of each variant the best way of answering it."""
+    """Each task that NeuroFMx answers: the best baseline, and of each variant the best way of answering it."""
     sign = summary.metric.map(lambda m: -1 if m == "mae" else 1)
     summary = summary.assign(good=sign * summary.value, variant=summary.method.map(lambda m: ", ".join(m.split(", ")[1:])))
     for case, rows in summary.groupby(CASE):
+        if rows.family.eq(BASELINE).all():
+            continue
         best = rows[rows.family == BASELINE].sort_values("good").iloc[-1]
         row = {"task": "/".join(map(str, case)), "metric": best.metric, "best baseline": f"{best.method} {best.value:.3f}"}
         for name in VARIANTS:
@@ -107,29 +109,32 @@ def printed(rows: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    asked.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    asked.add_argument(
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
         "--variants", nargs="+", choices=[name or "whole" for name in VARIANTS], default=[name or "whole" for name in VARIANTS]
     )
-    asked.add_argument("--datasets", nargs="+", choices=TASKED, default=[name for name in TASKED if is_here(CARDS[name])])
-    asked.add_argument("--updates", type=int, help="of pretraining; by default as many as `make full` takes")
-    args = asked.parse_args()
+    parser.add_argument("--datasets", nargs="+", choices=TASKED, default=[name for name in TASKED if is_here(CARDS[name])])
+    parser.add_argument("--updates", type=int, help="of pretraining; by default as many as `make full` takes")
+    args = parser.parse_args()
     wrong: dict[str, str] = {}
     list(runs(args.datasets, wrong, STEPS[:2]))
     store, names = Store(home=str(home())), [name for name in args.datasets if name not in wrong]
     out, chosen = Path(home()) / "artifacts", {name: store.get(shards, name) for name in names}
     used = {"shards": list(chosen.values()), "scaler": scalers_for(store, chosen, modalities_of(chosen))}
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        scales = {name: scalers_for(store, {name: chosen[name]}, sorted(task_modalities(CARDS[name]))) for name in names}
-        references = cells(pool, {name: (baselines_of, name, chosen[name], scales[name], out) for name in names}, "baselines")
+        asked = {key: {name: chosen[name] for name in members(key)} for key in (*names, *pools_of(names))}
+        scales = {key: scalers_for(store, own, sorted({m for n in own for m in task_modalities(CARDS[n])})) for key, own in asked.items()}
+        references = cells(
+            pool, {key: (baselines_of, key, list(own.values()), scales[key], out) for key, own in asked.items()}, "baselines"
+        )
         preset = presets.pretrain("tiny")
         series = [chosen[name] for name in names if CARDS[name].series_tasks]
         labels = [chosen[name] for name in names if CARDS[name].label_tasks]
         updates = args.updates or max(
             preset.train.steps, round(UPDATES_A_DATASET * len(set(names) & set(LABELLED)) / preset.labelled_share)
         )
-        common = (updates, used, series, labels, [references[name] for name in names], out)
+        common = (updates, used, series, labels, list(references.values()), out)
         grid = [(name.replace("whole", ""), seed) for seed in args.seeds for name in args.variants]
         scores = cells(pool, {cell: (variant_of, *cell, *common) for cell in grid}, "variants")
     audit = made("audit", presets.AuditConfig(), out / "leakage_audit" / "leaderboard", **used)

@@ -23,7 +23,7 @@ from neurofm_assets.automation import ALL_STEPS, NEEDED, STEPS
 from neurofm_assets.compute import InProcess
 from neurofm_assets.definitions import build_defs
 from neurofm_assets.instance import write_settings
-from neurofm_assets.partitions import BY_SIZE, CARDS, LABELLED, MODALITIES, RUNS, modalities_of, run_key
+from neurofm_assets.partitions import BY_SIZE, CARDS, LABELLED, MODALITIES, RUNS, modalities_of, pools_of, run_key
 from neurofm_ml.jobs import JobResult, JobSpec
 from neurofm_ml.knowledge.cards import datasets, mistakes
 from neurofm_ml.knowledge.corpora import corpora, corpus_files
@@ -153,7 +153,7 @@ def keys_of(job: dg.JobDefinition, names: Sequence[str]) -> list[str]:
         return ["tiny"]
     collected = [name for name in corpora() if corpus_files(corpora()[name])]
     tabulated = [name for name in tables() if table_files(tables()[name])]
-    wanted = {*names, *modalities_of(names), *collected, *tabulated}
+    wanted = {*names, *pools_of(names), *modalities_of(names), *collected, *tabulated}
     return [key for key in job.partitions_def.get_partition_keys() if key in wanted]
 
 

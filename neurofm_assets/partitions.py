@@ -11,6 +11,7 @@ import dagster as dg
 
 from neurofm_ml.knowledge.cards import DatasetCard, datasets
 from neurofm_ml.knowledge.corpora import corpora
+from neurofm_ml.knowledge.pools import POOLS
 from neurofm_ml.knowledge.tables import tables
 from neurofm_ml.presets import SIZES
 from neurofm_ml.types import MODALITIES as ALL_MODALITIES
@@ -21,13 +22,18 @@ def task_modalities(card: DatasetCard) -> set[str]:
     return {card.signals[name].modality for task in card.tasks for name in (*task.inputs, *(() if task.is_label else (task.target,)))}
 
 
+def members(key: str) -> tuple[str, ...]:
+    """Datasets of a pool; a dataset is its own."""
+    return POOLS[key].datasets if key in POOLS else (key,)
+
+
 CARDS: dict[str, DatasetCard] = {name: datasets()[name] for name in datasets()}
-#: Datasets that series are decoded from, and those with tasks of any kind.
+#: Datasets that series are decoded from, and those with tasks of any kind; a pool of datasets answers tasks like one.
 LABELLED = [name for name, card in CARDS.items() if card.series_tasks]
 TASKED = [name for name, card in CARDS.items() if card.tasks]
 
 DATASETS = dg.StaticPartitionsDefinition(list(CARDS))
-TASKED_DATASETS = dg.StaticPartitionsDefinition(TASKED)
+TASKED_DATASETS = dg.StaticPartitionsDefinition([*TASKED, *POOLS])
 MODALITIES = dg.StaticPartitionsDefinition([m for m in ALL_MODALITIES if any(m in c.modalities for c in CARDS.values())])
 CORPORA = dg.StaticPartitionsDefinition(list(corpora()))
 TABLES = dg.StaticPartitionsDefinition(list(tables()))
@@ -37,13 +43,22 @@ RUNS = dg.MultiPartitionsDefinition({"size": BY_SIZE, "seed": dg.StaticPartition
 #: A run may learn from every dataset; which ones it did is in its config.
 EVERY = dg.AllPartitionMapping()
 DATASET_TO_MODALITY = dg.StaticPartitionMapping({name: list(card.modalities) for name, card in CARDS.items()})
-DATASET_TO_TASKED = dg.StaticPartitionMapping({name: [name] for name in TASKED})
+DATASET_TO_TASKED = dg.StaticPartitionMapping({name: [name, *(p for p in POOLS if name in members(p))] for name in TASKED})
 MODALITY_TO_TASKED = dg.StaticPartitionMapping(
-    {m: [name for name in TASKED if m in task_modalities(CARDS[name])] for m in MODALITIES.get_partition_keys()}
+    {
+        m: [key for key in TASKED_DATASETS.get_partition_keys() if any(m in task_modalities(CARDS[name]) for name in members(key))]
+        for m in MODALITIES.get_partition_keys()
+    }
 )
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", dg.BetaWarning)
     SIZE_TO_RUNS = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name="size")
+
+
+def pools_of(names: Iterable[str]) -> list[str]:
+    """Pools all of whose datasets are among the named ones."""
+    present = {*names}
+    return [pool for pool in POOLS if present.issuperset(members(pool))]
 
 
 def modalities_of(names: Iterable[str]) -> list[str]:

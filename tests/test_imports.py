@@ -75,6 +75,7 @@ ASSETS_MAY_IMPORT = {
     "types",
     "files",
     "knowledge.cards",
+    "knowledge.pools",
     "knowledge.claims",
     "knowledge.corpora",
     "knowledge.files",

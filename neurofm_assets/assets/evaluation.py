@@ -21,7 +21,9 @@ from neurofm_assets.partitions import (
     SIZE_TO_RUNS,
     TASKED,
     TASKED_DATASETS,
+    members,
     modalities_of,
+    pools_of,
     run_key,
     run_of,
     task_modalities,
@@ -73,12 +75,13 @@ def common(name: str, job: str, *kinds: str) -> dict[str, Any]:
     automation_condition=when_complete("shards", "scaler"),
 )
 def baselines(context: dg.AssetExecutionContext, config: BaselinesPatch, compute: Compute, store: Store) -> dg.MaterializeResult:
-    """Tuned baselines of one dataset's tasks: linear, nearest neighbours, trees, small networks, each with the same budget."""
-    dataset = context.partition_key
-    cfg = config.apply(presets.BaselinesConfig(dataset=dataset))
-    source = store.get(shards, dataset)
-    scalers = scalers_for(store, {dataset: source}, sorted(task_modalities(CARDS[dataset])))
-    return compute.launch(context, store.spec(context, "fit_baselines", cfg, shards=[source], scaler=scalers), presets.Resources())
+    """Tuned baselines of the tasks of one dataset, or of a pool: linear, nearest neighbours, trees, small networks, each with the same budget."""
+    key = context.partition_key
+    cfg = config.apply(presets.BaselinesConfig(dataset=key))
+    sources = {dataset: store.get(shards, dataset) for dataset in members(key)}
+    scalers = scalers_for(store, sources, sorted({m for dataset in sources for m in task_modalities(CARDS[dataset])}))
+    spec = store.spec(context, "fit_baselines", cfg, shards=sources.values(), scaler=scalers)
+    return compute.launch(context, spec, presets.Resources())
 
 
 @dg.asset(deps=[neurofmx_pretrained, *DATA], pool="gpu", **common("features", "extract_features", "numpy"))
@@ -163,7 +166,8 @@ def scores(context: dg.AssetExecutionContext, config: ScorePatch, compute: Compu
     answers = [
         store.get(asset, key) for asset in (neurofmx_adapted, probes, signal_answers, *(a for a in DECODERS if store.here(a, [key])))
     ]
-    references = store.gather(baselines, asked.config["datasets"])
+    datasets = asked.config["datasets"]
+    references = store.gather(baselines, [*datasets, *pools_of(datasets)])
     store.require_no_other([*references, *answers], "shards", used["shards"])
     return compute.launch(context, store.spec(context, "score", cfg, answers=answers, baselines=references, **used), presets.Resources())
 

@@ -41,7 +41,7 @@ class RatesConfig:
 
 @config
 class BaselinesConfig:
-    """Tuned baselines of one dataset's tasks. All are fitted on training blocks and tuned on validation blocks alone.
+    """Tuned baselines of the tasks of one dataset, or pool of them. All are fitted on training blocks and tuned on validation blocks alone.
 
     The budget is the same for all of a kind. What has a closed form (ridge, factors, neighbours, autoregression) is solved for
     every setting of a grid of 30 to 280. What is trained has at most the 300 updates of `train`, settings and all, which are

@@ -14,7 +14,7 @@ import pandas as pd
 from neurofm_ml import markdown
 from neurofm_ml.data.batches import neural_signals
 from neurofm_ml.data.recordings import load_card
-from neurofm_ml.evaluation.scoring.scores import LOSES, read_scores
+from neurofm_ml.evaluation.scoring.scores import BASELINE, LOSES, read_scores
 from neurofm_ml.knowledge.cards import DatasetCard
 from neurofm_ml.presets import CardConfig
 from neurofm_ml.types import Check, Report
@@ -110,7 +110,7 @@ def _limits(table: pd.DataFrame, comparisons: pd.DataFrame, cards: Sequence[Data
     yield f"- {len(lost)} of {len(comparisons)} comparisons with the best tuned baseline are lost" + (":" if len(lost) else ".")
     for r in lost.itertuples():
         yield f"  - {r.dataset}/{r.recording}/{r.task}: {r.method} {_number(r.value)} against {r.baseline} {_number(r.baseline_value)}"
-    decoded = set(table.dataset)
+    decoded = set(table[table.family != BASELINE].dataset)
     if unscored := sorted({c.name for c in cards} - decoded):
         yield f"- Seen in pretraining but scored on no task: {', '.join(unscored)}."
     yield f"- Scores are of one seed and hold for the {len(table[CASE[:2]].drop_duplicates())} recordings named, not for new animals."

@@ -31,9 +31,10 @@ from neurofm_ml.evaluation.baselines.reconstruction import RECONSTRUCTIONS, too_
 from neurofm_ml.evaluation.baselines.ridge import Fit, fit_ridge
 from neurofm_ml.evaluation.label_baselines import LABEL_BASELINES
 from neurofm_ml.evaluation.scoring.scores import AnyCase, control_check, mean_scores, score_predictions, write_scores
-from neurofm_ml.evaluation.tasks.label_tasks import LabelCase, find_label_cases
+from neurofm_ml.evaluation.tasks.label_tasks import LabelCase, find_label_cases, find_pooled_cases, leave_sites_out
 from neurofm_ml.evaluation.tasks.signals import SignalCase, find_signals
 from neurofm_ml.evaluation.tasks.tasks import Blocks, Case, DecodingData, find_cases, find_encoding_cases
+from neurofm_ml.knowledge.pools import POOLS
 from neurofm_ml.metrics import SCORES
 from neurofm_ml.presets import BaselinesConfig
 from neurofm_ml.registry import Registry
@@ -45,6 +46,8 @@ log = logging.getLogger(__name__)
 Baseline = Callable[[Case, BaselinesConfig, Path], Prediction]
 BASELINES: Registry[Baseline] = Registry("baseline")
 Methods = Registry[Any] | Mapping[str, Any]
+#: A case, the baselines of its kind, and why one of them does not answer it.
+Asked = tuple[Any, Methods, Callable[[Any, str], str]]
 
 
 def roots(data: DecodingData) -> Blocks:
@@ -176,9 +179,10 @@ class Question(NamedTuple):
     answer: Callable[[], Prediction]
 
 
-def questions(cfg: BaselinesConfig, shards: Path, scaler: list[Path], out: Path) -> Iterator[Question]:
-    """Every baseline that applies, on every task of a dataset; those that do not are named in the log."""
-    for case, methods, why in asked(cfg, shards, scaler):
+def questions(cfg: BaselinesConfig, shards: list[Path], scaler: list[Path], out: Path) -> Iterator[Question]:
+    """Every baseline that applies, on every task; those that do not are named in the log."""
+    cases = asked_of_pool(cfg.dataset, shards, scaler) if cfg.dataset in POOLS else asked(cfg, shards[0], scaler)
+    for case, methods, why in cases:
         for name in methods:
             if reason := why(case, name):
                 log.info("%s does not answer %s: %s.", name, "/".join(case.key), reason)
@@ -186,7 +190,7 @@ def questions(cfg: BaselinesConfig, shards: Path, scaler: list[Path], out: Path)
                 yield Question(case, name, partial(methods[name], case, cfg, out))
 
 
-def asked(cfg: BaselinesConfig, shards: Path, scaler: list[Path]) -> Iterator[tuple[Any, Methods, Callable[[Any, str], str]]]:
+def asked(cfg: BaselinesConfig, shards: Path, scaler: list[Path]) -> Iterator[Asked]:
     """Every case of a dataset, the baselines of its kind, and why one of them does not answer it (empty where it does)."""
     yield from ((case, BASELINES, why_not) for case in find_cases(shards, scaler))
     yield from ((case, {"ridge": ridge}, why_not) for case in find_encoding_cases(shards, scaler))
@@ -195,8 +199,15 @@ def asked(cfg: BaselinesConfig, shards: Path, scaler: list[Path]) -> Iterator[tu
     yield from ((case, LABEL_BASELINES, why_unfit) for case in find_label_cases(shards, scaler))
 
 
-def fit_baselines(cfg: BaselinesConfig, shards: Path, scaler: list[Path], out: Path) -> Report:
-    """Every baseline on every task of one dataset; a dataset without tasks gets an empty table.
+def asked_of_pool(name: str, shards: list[Path], scaler: list[Path]) -> Iterator[Asked]:
+    """The same of a pool: its tasks on the split of its datasets, and with each site left out."""
+    for case in find_pooled_cases(shards, scaler):
+        if case.dataset == name:
+            yield from ((one, LABEL_BASELINES, why_unfit) for one in (case, *leave_sites_out(case)))
+
+
+def fit_baselines(cfg: BaselinesConfig, shards: list[Path], scaler: list[Path], out: Path) -> Report:
+    """Every baseline on every task of one dataset, or of a pool whose datasets' shards these are.
 
     What is fitted is saved at once, so a killed run goes on where it stood.
     """

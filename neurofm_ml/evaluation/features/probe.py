@@ -24,7 +24,7 @@ from neurofm_ml.evaluation.features.features import Features, load_features
 from neurofm_ml.evaluation.readouts.logistic import logistic_readouts
 from neurofm_ml.evaluation.readouts.readout import Path as RidgePath
 from neurofm_ml.evaluation.readouts.readout import Readout
-from neurofm_ml.evaluation.tasks.label_tasks import LabelCase, LabelData, find_label_cases
+from neurofm_ml.evaluation.tasks.label_tasks import LabelCase, LabelData, find_label_cases, find_pooled_cases
 from neurofm_ml.evaluation.tasks.tasks import Blocks, Case, find_cases
 from neurofm_ml.metrics import SCORES
 from neurofm_ml.presets import SPLITS, ProbeConfig
@@ -53,16 +53,22 @@ class Probe:
 
 # ---------------------------------------------------------------- the job
 def probe(cfg: ProbeConfig, features: Path, shards: Sequence[Path], scaler: Sequence[Path], out: Path) -> Report:
-    """Write predictions and ``layers.parquet``: every task of every dataset that has features.
+    """Write predictions and ``layers.parquet``: every task of every dataset that has features, and of every pool of them.
 
     Tasks some of whose windows or inputs the model could not read are left out by name.
     """
     found, layers, left_out = load_features(features), list[dict[str, Any]](), list[str]()
-    for path in tqdm([path for path in shards if load_card(path).name in found], desc="probes", unit="dataset", disable=None):
-        own = found[load_card(path).name]
-        for answer in (*_series_of(cfg, own, path, scaler, left_out), *_labels_of(cfg, own, path, scaler, left_out)):
-            save_prediction(answer.prediction, out / "predictions")
-            layers += answer.layers
+    read = [path for path in shards if load_card(path).name in found]
+
+    def answers() -> Iterator[Probe]:
+        for path in tqdm(read, desc="probes", unit="dataset", disable=None):
+            yield from _series_of(cfg, found[load_card(path).name], path, scaler, left_out)
+            yield from _labels_of(cfg, found, find_label_cases(path, scaler), left_out)
+        yield from _labels_of(cfg, found, find_pooled_cases(read, scaler), left_out)
+
+    for answer in answers():
+        save_prediction(answer.prediction, out / "predictions")
+        layers += answer.layers
     table = pd.DataFrame(layers, columns=LAYER_COLUMNS)
     table.to_parquet(out / "layers.parquet", index=False)
     metrics: dict[str, float | int | str] = {"tasks": int(table.chosen.sum()), "left_out": ", ".join(left_out), **_mean_scores(table)}
@@ -85,10 +91,10 @@ def _shared(case: Case) -> tuple[str, tuple[str, ...]]:
     return case.recording, case.task.inputs
 
 
-def _labels_of(cfg: ProbeConfig, own: Features, shards: Path, scaler: Sequence[Path], left_out: list[str]) -> Iterator[Probe]:
-    for case in find_label_cases(shards, scaler):
-        if case.data.rows.key.isin(own.windows.key).all():
-            yield probe_labels(own, case, own.family, cfg.seed)
+def _labels_of(cfg: ProbeConfig, found: Mapping[str, Features], cases: Sequence[LabelCase], left_out: list[str]) -> Iterator[Probe]:
+    for case in cases:
+        if all(own.key.isin(found[str(name)].windows.key).all() for name, own in case.data.rows.groupby("dataset")):
+            yield probe_labels(found, case, cfg.seed)
         else:
             left_out.append("/".join(case.key))
 
@@ -172,12 +178,13 @@ def _known(y: Array) -> Array:
 
 
 # ---------------------------------------------------------------- labels
-def probe_labels(features: Features, case: LabelCase, family: str, seed: int) -> Probe:
+def probe_labels(features: Mapping[str, Features], case: LabelCase, seed: int) -> Probe:
     """The probe of a label task: pooled features of each window, the answers of a person's windows averaged.
 
     The control is the whole method, layer and penalty chosen again, on labels exchanged between trials or people.
     """
-    layers = {layer: standardised(_label_blocks(features, case, layer)) for layer in features.layers}
+    own = features[case.data.rows.dataset[0]]
+    layers = {layer: standardised(_label_blocks(features, case, layer)) for layer in own.layers}
     start = time.perf_counter()
     fits = {layer: fit_labels(blocks, case.data) for layer, blocks in layers.items()}
     seconds, best = time.perf_counter() - start, _best(fits)
@@ -187,7 +194,7 @@ def probe_labels(features: Features, case: LabelCase, family: str, seed: int) ->
     rival = _best(controls)
     answer = case.prediction(
         METHOD,
-        family,
+        own.family,
         said[best],
         seed=seed,
         parameters=fits[best].readout.parameters,
@@ -199,12 +206,14 @@ def probe_labels(features: Features, case: LabelCase, family: str, seed: int) ->
     return Probe(answer, _layer_rows(answer, fits, values, best, answer.score.at_chance(answer.y_true)))
 
 
-def _label_blocks(features: Features, case: LabelCase, layer: str) -> Blocks:
+def _label_blocks(features: Mapping[str, Features], case: LabelCase, layer: str) -> Blocks:
     """Split -> (n, D) pooled features, in the order of the case's rows."""
-    rows, pooled = case.data.rows, features.pooled(layer)
-    place = pd.Series(np.arange(len(pooled)), index=features.windows.key).reindex(rows.key)
-    _require_rows(case.key, int(place.notna().sum()), len(rows))
-    return {split: pooled[place[(rows.split == split).to_numpy()].astype(int)] for split in SPLITS}
+    rows, name = case.data.rows, ["dataset", "key"]
+    owners = [features[str(dataset)] for dataset in rows.dataset.unique()]
+    windows, pooled = pd.concat([own.windows[name] for own in owners]), np.concatenate([own.pooled(layer) for own in owners])
+    place = pd.MultiIndex.from_frame(windows).get_indexer(pd.MultiIndex.from_frame(rows[name]))
+    _require_rows(case.key, int((place >= 0).sum()), len(rows))
+    return {split: pooled[place[rows.split == split]] for split in SPLITS}
 
 
 def fit_labels(x: Blocks, data: LabelData) -> Fitted:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from neurofm_ml.evaluation.scorecard.cards import verdict
-from neurofm_ml.evaluation.scorecard.evidence import Evidence, rows_of
+from neurofm_ml.evaluation.scorecard.evidence import CASE, Evidence, rows_of
 from neurofm_ml.evaluation.scorecard.figures import figures, names
 from neurofm_ml.evaluation.scoring.scores import BASELINE, BEATS, LOSES, TIES
 
@@ -52,8 +52,8 @@ def _tally(table: pd.DataFrame) -> str:
         f"<b>{html.escape(str(method))}</b>: {', '.join(f'{int((rows.verdict == v).sum())} {v}' for v in (BEATS, TIES, LOSES))}"
         for method, rows in ours.groupby("method")
     ]
-    cases = len(table[["dataset", "recording", "task"]].drop_duplicates())
-    return f"{cases} tasks, {table.method.nunique()} methods. Against the best tuned baseline of each task: {'; '.join(counts) or 'nothing compared'}."
+    cases, asked = (len(part[CASE].drop_duplicates()) for part in (table, ours))
+    return f"{cases} tasks, {table.method.nunique()} methods; {cases - asked} tasks only baselines answer. Against the best tuned baseline of each task: {'; '.join(counts) or 'nothing compared'}."
 
 
 def _target_table(targets: pd.DataFrame) -> str:

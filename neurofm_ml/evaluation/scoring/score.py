@@ -28,9 +28,9 @@ from neurofm_ml.evaluation.scoring.scores import (
     score_predictions,
     write_scores,
 )
-from neurofm_ml.evaluation.tasks.label_tasks import LabelCase, find_label_cases
+from neurofm_ml.evaluation.tasks.label_tasks import LabelCase, find_label_cases, find_pooled_cases, leave_sites_out
 from neurofm_ml.evaluation.tasks.signals import find_signals
-from neurofm_ml.evaluation.tasks.tasks import find_cases
+from neurofm_ml.evaluation.tasks.tasks import find_cases, find_encoding_cases
 from neurofm_ml.presets import BaselinesConfig, ScoreConfig
 from neurofm_ml.types import Report
 
@@ -38,14 +38,17 @@ from neurofm_ml.types import Report
 def score(
     cfg: ScoreConfig, answers: Sequence[Path], shards: Sequence[Path], scaler: Sequence[Path], baselines: Sequence[Path], out: Path
 ) -> Report:
-    """Score the artifacts that answer tasks (decoders of series and of labels, probes) beside the baselines of every dataset."""
-    series = [case for path in shards for case in find_cases(path, scaler)]
+    """Score the artifacts that answer tasks (decoders of series and of labels, probes) beside the baselines of every dataset.
+
+    What baselines alone answer (encoding, sites left out) stands in the table too.
+    """
+    series = [case for path in shards for find in (find_cases, find_encoding_cases) for case in find(path, scaler)]
     labels = [case for path in shards for case in find_label_cases(path, scaler)]
+    labels += [one for case in find_pooled_cases(shards, scaler) for one in (case, *leave_sites_out(case))]
     signals = [case for path in shards for case in find_signals(path, scaler, BaselinesConfig(dataset=load_card(path).name).horizons_s)]
     known = {case.key for cases in (series, labels, signals) for case in cases}
     ours = {path: [_named(cfg, p) for p in _answers(path, labels) if p.case in known] for path in answers}
-    answered = {p.case for group in ours.values() for p in group}
-    references = {path: [p for p in load_predictions(path / "predictions") if p.case in answered] for path in baselines}
+    references = {path: [p for p in load_predictions(path / "predictions") if p.case in known] for path in baselines}
     return publish(cfg, ours | references, [*series, *labels, *signals], out)
 
 

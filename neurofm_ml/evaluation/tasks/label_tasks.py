@@ -170,10 +170,10 @@ def can_be_scored(case: LabelCase) -> bool:
 
 
 def find_pooled_cases(shards: Sequence[Path], scaler: Sequence[Path]) -> list[LabelCase]:
-    """Every task of every pool of which two datasets or more are among these shards artifacts."""
+    """Every task of every pool all of whose datasets are among these shards artifacts."""
     sources = {source.card.name: source for source in map(LabelSource, shards)}
-    here = {name: tuple(sources[d] for d in POOLS[name].datasets if d in sources) for name in POOLS}
-    cases = [pool(name, parts, task, scaler) for name, parts in here.items() if len(parts) > 1 for task in POOLS[name].specs]
+    here = {name: POOLS[name] for name in POOLS if set(POOLS[name].datasets) <= set(sources)}
+    cases = [pool(name, [sources[d] for d in own.datasets], task, scaler) for name, own in here.items() for task in own.specs]
     return [case for case in cases if can_be_scored(case)]
 
 
@@ -184,5 +184,11 @@ def pool(name: str, sources: Sequence[LabelSource], task: TaskSpec, scaler: Sequ
 
 
 def leave_sites_out(case: LabelCase) -> list[LabelCase]:
-    """The case once for each site, tested on all its people and trained on none of them; validation windows stay as they are."""
-    return [dataclasses.replace(case, left_out=site) for site in sorted(case.data.rows.site.dropna().unique())]
+    """The case once for each site, tested on all its people and trained on none of them; validation windows stay as they are.
+
+    Which site somebody is from cannot be told so.
+    """
+    if case.task.target == "subject.site":
+        return []
+    cases = [dataclasses.replace(case, left_out=site) for site in sorted(case.data.rows.site.dropna().unique())]
+    return [one for one in cases if can_be_scored(one)]

@@ -25,10 +25,10 @@ def audit(cfg: presets.AuditConfig, inputs: Inputs, out: Path) -> Report:
 
 @job("fit_baselines", presets.BaselinesConfig, "2", checks=claims(warn=("controls_at_chance",)), resumes=True)
 def fit_baselines(cfg: presets.BaselinesConfig, inputs: Inputs, out: Path) -> Report:
-    """Shards of one dataset with tasks -> predictions and scores of the tuned baselines."""
+    """Shards of one dataset with tasks, or of all datasets of a pool -> predictions and scores of the tuned baselines."""
     from neurofm_ml.evaluation.baselines.baselines import fit_baselines
 
-    return fit_baselines(cfg, inputs["shards"][0], inputs["scaler"], out)
+    return fit_baselines(cfg, inputs["shards"], inputs["scaler"], out)
 
 
 @job("extract_features", presets.FeaturesConfig, "1", checks=claims("features_are_finite"), resumes=True)
@@ -39,7 +39,7 @@ def extract_features(cfg: presets.FeaturesConfig, inputs: Inputs, out: Path) -> 
     return extract(cfg, inputs["pretrained"][0], inputs["shards"], inputs["scaler"], out)
 
 
-@job("probe", presets.ProbeConfig, "1", checks=claims("probes_are_finite"))
+@job("probe", presets.ProbeConfig, "2", checks=claims("probes_are_finite"))
 def probe(cfg: presets.ProbeConfig, inputs: Inputs, out: Path) -> Report:
     """Features -> predictions of linear probes, and a score of each layer."""
     from neurofm_ml.evaluation.features.probe import probe
@@ -103,7 +103,7 @@ def represent(cfg: presets.RepresentationConfig, inputs: Inputs, out: Path) -> R
     return representation(cfg, inputs["features"][0], out)
 
 
-@job("score", presets.ScoreConfig, "3", checks=claims("table_is_valid", warn=("controls_at_chance",)))
+@job("score", presets.ScoreConfig, "4", checks=claims("table_is_valid", warn=("controls_at_chance",)))
 def score(cfg: presets.ScoreConfig, inputs: Inputs, out: Path) -> Report:
     """Artifacts that answer tasks, shards, baselines -> the scores table."""
     from neurofm_ml.evaluation.scoring.score import score

@@ -153,7 +153,7 @@ def _still(block: Recording) -> Recording:
 def test_the_job_answers_every_question_with_every_method(shards: Path, scalers: list[Path], tmp_path: Path) -> None:
     """Decoding, and forecasts and reconstruction of each signal; of fMRI, one sample a second, the blocks are too short to forecast."""
     cfg = BaselinesConfig(dataset="simulation")
-    asked = list(questions(cfg, shards, scalers, tmp_path))
+    asked = list(questions(cfg, [shards], scalers, tmp_path))
     methods = {key: [q.method for q in asked if q.case.key == key] for key in {q.case.key for q in asked}}
     decoding = {case.key for case in find_cases(shards, scalers)}
     assert all(methods[key] == list(BASELINES) for key in decoding)
@@ -170,7 +170,7 @@ def test_the_job_leaves_predictions_and_scores(shards: Path, scalers: list[Path]
     monkeypatch.setattr(baselines, "FORECASTS", {"copy_last": FORECASTS["copy_last"]})
     monkeypatch.setattr(baselines, "RECONSTRUCTIONS", {"ridge": RECONSTRUCTIONS["ridge"]})
     cfg = BaselinesConfig(dataset="simulation", train=TrainConfig(steps=2, batch_size=4))
-    report = fit_baselines(cfg, shards, scalers, tmp_path)
+    report = fit_baselines(cfg, [shards], scalers, tmp_path)
     predictions, table = load_predictions(tmp_path / "predictions"), read_scores(tmp_path / "scores.parquet")
     decoding = [p for p in predictions if p.task.startswith("behaviour")]
     assert len(predictions) == len(table) == 2 * 3 + 6 + 4
@@ -197,8 +197,8 @@ def test_a_killed_job_fits_only_what_is_missing(shards: Path, scalers: list[Path
     monkeypatch.setattr(baselines, "FORECASTS", {})
     monkeypatch.setattr(baselines, "RECONSTRUCTIONS", {})
     with pytest.raises(KeyboardInterrupt):
-        fit_baselines(cfg, shards, scalers, tmp_path)
-    fit_baselines(cfg, shards, scalers, tmp_path)
+        fit_baselines(cfg, [shards], scalers, tmp_path)
+    fit_baselines(cfg, [shards], scalers, tmp_path)
     assert fitted[1] == fitted[2] != fitted[0]
     assert len(fitted) == 3
     assert len(read_scores(tmp_path / "scores.parquet")) == 2

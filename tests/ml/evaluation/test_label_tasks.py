@@ -14,13 +14,14 @@ from neurofm_ml.config import to_dict
 from neurofm_ml.data.batches import build_vocabulary, neural_signals
 from neurofm_ml.data.recordings import load_card, save_recording
 from neurofm_ml.data.windows import shard_recordings
+from neurofm_ml.evaluation.baselines.baselines import questions
 from neurofm_ml.evaluation.tasks.label_tasks import LabelCase, find_label_cases, find_pooled_cases, leave_sites_out, pool
 from neurofm_ml.evaluation.tasks.label_windows import STRETCH, LabelSource
 from neurofm_ml.evaluation.tasks.tasks import find_cases, find_encoding_cases
 from neurofm_ml.knowledge.cards import DatasetCard, SignalSpec, SplitSpec, TaskSpec
 from neurofm_ml.knowledge.pools import Pool
 from neurofm_ml.metrics import SCORES
-from neurofm_ml.presets import SPLITS, ShardsConfig
+from neurofm_ml.presets import SPLITS, BaselinesConfig, ShardsConfig
 from neurofm_ml.training.problems import find_problems
 from neurofm_ml.types import Array, Intervals, Recording, Signal, Subject
 
@@ -252,7 +253,7 @@ def sites(people: Path, write: Write) -> list[Path]:
 def planted_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool of the two sites: the age of everybody, and where they are."""
     across = tuple(task for task in TASKS if task.name == "site")
-    made = Pool(datasets=("here", "there", "nowhere"), tasks=("age",), across=across)
+    made = Pool(datasets=("here", "there"), tasks=("age",), across=across)
     monkeypatch.setattr("neurofm_ml.knowledge.pools.datasets", lambda: {"here": CARD})
     monkeypatch.setattr("neurofm_ml.evaluation.tasks.label_tasks.POOLS", {"everywhere": made})
 
@@ -273,7 +274,8 @@ def test_a_site_is_told_across_datasets_alone(sites: list[Path], planted_pool: N
 
 
 def test_a_site_that_is_left_out_is_seen_in_the_test_alone(sites: list[Path], planted_pool: None) -> None:
-    age = find_pooled_cases(sites, [])[0]
+    age, site = find_pooled_cases(sites, [])
+    assert leave_sites_out(site) == []
     before = age.data.rows.set_index(["dataset", "key"]).split
     for case in leave_sites_out(age):
         rows = case.data.rows
@@ -282,6 +284,16 @@ def test_a_site_that_is_left_out_is_seen_in_the_test_alone(sites: list[Path], pl
         assert len(rows) == len(before)
         others = rows[rows.site != case.left_out].set_index(["dataset", "key"])
         assert np.array_equal(others.split == "validation", before.loc[others.index] == "validation")
+
+
+def test_baselines_of_a_pool_answer_its_tasks_and_those_of_each_site_left_out(
+    sites: list[Path], planted_pool: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neurofm_ml.evaluation.baselines.baselines.POOLS", {"everywhere": None})
+    asked = list(questions(BaselinesConfig(dataset="everywhere"), sites, [], tmp_path))
+    age = {("everywhere", where, "age") for where in ("all", "without_here", "without_there")}
+    assert {q.case.key for q in asked} == {*age, ("everywhere", "all", "site")}
+    assert {len(q.case.data.y) for q in asked if q.case.key in age} == {asked[0].case.data.y.size}
 
 
 def test_inputs_of_two_rates_are_refused(people: Path) -> None:

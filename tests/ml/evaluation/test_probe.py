@@ -143,14 +143,31 @@ def test_labels_are_matched_by_key_and_people_answered_once(tmp_path: Path) -> N
     data = LabelData(AGE, {}, rows.iloc[order].reset_index(drop=True), age[order])
     case = LabelCase("toy", "Homo sapiens", "eeg", AGE, (), ())
     case.__dict__["data"] = data
-    found = probe_labels(features, case, "neurofmx", 0)
+    found = probe_labels({"toy": features}, case, 0)
     assert found.prediction.y_true.shape == (12, 1)
     assert [row["layer"] for row in found.layers if row["chosen"]] == ["latents"]
     assert found.prediction.value > 0.5 > found.prediction.control
     missing = dataclasses.replace(data, rows=data.rows.assign(key=["x", *data.rows.key[1:]]))
     case.__dict__["data"] = missing
     with pytest.raises(ValueError, match="toy/all/age: features of 239 rows, but the task has 240"):
-        probe_labels(features, case, "neurofmx", 0)
+        probe_labels({"toy": features}, case, 0)
+
+
+def test_a_pool_is_read_from_the_features_of_all_its_datasets(tmp_path: Path) -> None:
+    """Keys of two datasets are the same; the rows of a case go to and fro between them."""
+    rng, n = np.random.default_rng(0), 120
+    score = {name: rng.normal(size=n) for name in ("one", "two")}
+    features = {
+        name: write_features(tmp_path, name, y[:, None, None], {"subject": ["p"] * n}, ())
+        for name, y in score.items()
+    }
+    rows = pd.concat([f.windows.assign(split=np.repeat(SPLITS, n // 3), trial=f.windows.index) for f in features.values()])
+    rows = rows.iloc[rng.permutation(len(rows))].sort_values("split", key=lambda s: s.map(SPLITS.index), kind="stable")
+    y = np.array([score[name][trial] for name, trial in zip(rows.dataset, rows.trial, strict=True)])
+    task = TaskSpec(name="score", target="intervals.score", inputs=("eeg",), metric="r2")
+    case = LabelCase("both", "Homo sapiens", "eeg", task, (), ())
+    case.__dict__["data"] = LabelData(task, {}, rows.assign(unit=np.arange(len(rows))).reset_index(drop=True), y)
+    assert probe_labels(features, case, 0).prediction.value > 0.99
 
 
 def test_the_job_answers_what_has_features_and_names_the_rest(
