@@ -31,7 +31,7 @@ from neurofm_assets.partitions import CARDS, LABELLED, TASKED, members, modaliti
 from neurofm_assets.store import Store
 from neurofm_ml import presets
 from neurofm_ml.config import patch, to_dict
-from neurofm_ml.evaluation.scoring.scores import BASELINE, BEATS, LOSES, TIES
+from neurofm_ml.evaluation.scoring.scores import BASELINE, BEATS, LOSES, TIES, goodness
 from neurofm_ml.files import home
 from neurofm_ml.jobs import JobSpec, run
 from neurofm_ml.knowledge.files import is_here
@@ -84,8 +84,7 @@ def cells(pool: ProcessPoolExecutor, tasks: Mapping[Any, tuple[Any, ...]], what:
 
 def rows_of(summary: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Each task that NeuroFMx answers: the best baseline, and of each variant the best way of answering it."""
-    sign = summary.metric.map(lambda m: -1 if m == "mae" else 1)
-    summary = summary.assign(good=sign * summary.value, variant=summary.method.map(lambda m: ", ".join(m.split(", ")[1:])))
+    summary = summary.assign(good=goodness(summary), variant=summary.method.map(lambda m: ", ".join(m.split(", ")[1:])))
     for case, rows in summary.groupby(CASE):
         if rows.family.eq(BASELINE).all():
             continue

@@ -14,7 +14,7 @@ import pandas as pd
 from neurofm_ml import markdown
 from neurofm_ml.data.batches import neural_signals
 from neurofm_ml.data.recordings import load_card
-from neurofm_ml.evaluation.scoring.scores import BASELINE, LOSES, read_scores
+from neurofm_ml.evaluation.scoring.scores import BASELINE, LOSES, best_first, read_scores
 from neurofm_ml.knowledge.cards import DatasetCard
 from neurofm_ml.presets import CardConfig
 from neurofm_ml.types import Check, Report
@@ -83,7 +83,7 @@ def _score_lines(table: pd.DataFrame, comparisons: pd.DataFrame) -> Iterator[str
     yield "time or whole people and trials; `control` is what the method reaches on labels moved in time or exchanged.\n"
     rows = [
         (*_named(r), f"{_number(r.ci_low)} to {_number(r.ci_high)}", _number(r.control), stamps.get((*_case(r), r.method), ""))
-        for r in table.sort_values([*CASE, "value"], ascending=[True, True, True, False]).itertuples()
+        for r in best_first(table).itertuples()
     ]
     yield from markdown.table(("dataset", "recording", "task", "method", "metric", "value", "95 %", "control", "verdict"), rows)
 

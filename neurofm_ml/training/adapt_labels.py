@@ -145,7 +145,7 @@ def table(model: LabelDecoder, shards: Path, scaler: Scaler, split: str) -> pd.D
 
 
 def score(said: pd.DataFrame, card: DatasetCard, split: str) -> dict[Any, float]:
-    """Task -> its metric over a split; 0 where the split has no label, or one class alone.
+    """Task -> its metric over a split; left out where the split has no label, or one class alone.
 
     What is asked of a subject is answered once per recording: its windows are averaged first.
     """
@@ -155,7 +155,8 @@ def score(said: pd.DataFrame, card: DatasetCard, split: str) -> dict[Any, float]
         groups = rows.recording if task.of_subject else rows.index
         answered = [(part.truth.iloc[0], np.mean(list(part.said), axis=0)) for _, part in rows.groupby(groups)]
         truth = np.array([t for t, _ in answered])
-        found[task] = SCORES[task.metric].value(truth[:, None], np.array([a for _, a in answered])) if len(np.unique(truth)) > 1 else 0.0
+        if len(np.unique(truth)) > 1:
+            found[task] = SCORES[task.metric].value(truth[:, None], np.array([a for _, a in answered]))
     return found
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from neurofm_ml import markdown
 from neurofm_ml.evaluation.scorecard.evidence import CASE, Evidence, rows_of
 from neurofm_ml.evaluation.scorecard.figures import names
-from neurofm_ml.evaluation.scoring.scores import BASELINE
+from neurofm_ml.evaluation.scoring.scores import BASELINE, best_first
 
 HEAD = ("method", "value [95 %]", "seeds", "control", "p", "against the best baseline", "parameters", "train s", "samples/s", "artifact")
 
@@ -32,7 +32,7 @@ def _card(rows: pd.DataFrame, evidence: Evidence) -> Iterator[str]:
     if pd.notna(first.noise_ceiling):
         yield f"Noise ceiling {first.noise_ceiling:.3f}."
     yield ""
-    yield from markdown.table(HEAD, [_cells(r) for r in rows_of(rows.sort_values("value", ascending=first.metric == "mae"))])
+    yield from markdown.table(HEAD, [_cells(r) for r in rows_of(best_first(rows))])
     yield "\n## Where the numbers come from\n"
     used = {name for names_ in rows.fingerprints for name in names_.split()}
     sources = with_ancestors(evidence.sources, used)

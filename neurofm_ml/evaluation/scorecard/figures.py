@@ -8,6 +8,7 @@ import pandas as pd
 
 from neurofm_ml.evaluation.scorecard.evidence import CASE, Evidence, of_signals, rows_of
 from neurofm_ml.evaluation.scoring.scores import BASELINE
+from neurofm_ml.metrics import SCORES
 from neurofm_ml.types import Array
 
 if TYPE_CHECKING:
@@ -116,10 +117,20 @@ def heat_map(table: pd.DataFrame, metric: str) -> "go.Figure":
     import plotly.graph_objects as go
 
     grid = table.assign(case=names(table)).pivot_table(index="case", columns="method", values="value", sort=False)
-    low = max(LEAST_SHOWN, float(np.nanmin(grid.to_numpy())))
+    low, high = max(LEAST_SHOWN, float(np.nanmin(grid.to_numpy()))), float(np.nanmax(grid.to_numpy()))
+    score = SCORES[metric]
     text = grid.map(lambda v: "" if np.isnan(v) else f"{v:.2f}")
     figure = go.Figure(
-        go.Heatmap(z=grid, x=grid.columns, y=grid.index, text=text, texttemplate="%{text}", colorscale="Viridis", zmin=low, zmax=1)
+        go.Heatmap(
+            z=grid,
+            x=grid.columns,
+            y=grid.index,
+            text=text,
+            texttemplate="%{text}",
+            colorscale="Viridis_r" if score.lower_is_better else "Viridis",
+            zmin=low,
+            zmax=min(score.most, high),
+        )
     )
     figure.update_layout(height=160 + ROW_PX * len(grid), yaxis={"automargin": True, "autorange": "reversed"})
     return figure

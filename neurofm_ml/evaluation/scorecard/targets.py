@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from neurofm_ml.evaluation.scorecard.evidence import CASE, Evidence, of_signals
-from neurofm_ml.evaluation.scoring.scores import BASELINE
+from neurofm_ml.evaluation.scoring.scores import BASELINE, best_first
 
 MET, REFUTED, OPEN, UNMEASURED = "met", "refuted", "open", "not measured"
 COLUMNS = ["target", "wanted", "verdict", "value", "ci_low", "ci_high", "best_baseline", "supervised", "tasks", "note"]
@@ -138,8 +138,7 @@ def _over_draws(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _best(table: pd.DataFrame) -> pd.DataFrame:
     """The row with the best value of each task."""
-    rising = table.assign(good=np.where(table.metric == "mae", -table.value, table.value))
-    return table.loc[rising.groupby(CASE).good.idxmax()] if len(table) else table
+    return best_first(table).groupby(CASE, as_index=False).head(1)
 
 
 def _mean(rows: pd.DataFrame, baseline: float = np.nan, supervised: float = np.nan) -> Found:

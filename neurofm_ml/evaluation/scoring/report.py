@@ -5,9 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from neurofm_ml import markdown
-from neurofm_ml.evaluation.scoring.scores import BEATS, LOSES, TIES
+from neurofm_ml.evaluation.scoring.scores import BEATS, LOSES, TIES, best_first
 
-CASE = ["dataset", "recording", "task"]
 #: Differences are drawn up to here; the table has them as they are.
 FARTHEST = 1.0
 COLOURS = {BEATS: "tab:green", TIES: "0.6", LOSES: "tab:red"}
@@ -26,7 +25,7 @@ def write_markdown(table: pd.DataFrame, comparisons: pd.DataFrame, path: Path) -
     stamps = {(r.dataset, r.recording, r.task, r.method): r for r in comparisons.itertuples()}
     head = ["dataset", "recording", "task", "metric", "method", "value [95 % interval]", "control", "p", "parameters", "train s", "stamp"]
     rows = []
-    for r in table.sort_values([*CASE, "value"], ascending=[True, True, True, False]).itertuples():
+    for r in best_first(table).itertuples():
         found = stamps.get((r.dataset, r.recording, r.task, r.method))
         against = f"{found.stamp} ({found.baseline}: {found.difference:+.3f} [{found.ci_low:+.3f}, {found.ci_high:+.3f}])" if found else ""
         interval = f"{r.value:.3f} [{r.ci_low:.3f}, {r.ci_high:.3f}]"

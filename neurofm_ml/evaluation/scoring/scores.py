@@ -20,6 +20,7 @@ from neurofm_ml.evaluation.statistics.resampling import LEVEL, Interval, differe
 from neurofm_ml.evaluation.tasks.label_tasks import LabelCase
 from neurofm_ml.evaluation.tasks.signals import SignalCase
 from neurofm_ml.evaluation.tasks.tasks import Case
+from neurofm_ml.metrics import SCORES
 from neurofm_ml.types import SCORE_COLUMNS, Check
 
 #: What a method answers.
@@ -139,6 +140,16 @@ def _require_same_truth(a: Prediction, b: Prediction) -> None:
 
 
 # ---------------------------------------------------------------- summary
+def goodness(table: pd.DataFrame) -> pd.Series:
+    """The value of each row, turned round where lower is better."""
+    return table.value * np.array([SCORES[name].sign for name in table.metric], float)
+
+
+def best_first(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows task by task, the best of each first."""
+    return table.assign(_good=-goodness(table)).sort_values(["dataset", "recording", "task", "_good"]).drop(columns="_good")
+
+
 def mean_scores(table: pd.DataFrame) -> dict[str, float]:
     """Mean of each method over the tasks of each metric, each task counting once."""
     return {f"mean_{metric}.{method}": round(float(rows.value.mean()), 4) for (metric, method), rows in table.groupby(["metric", "method"])}

@@ -41,7 +41,7 @@ def adapt(cfg: presets.AdaptConfig, inputs: Inputs, out: Path) -> Report:
     return adapt(cfg, inputs["pretrained"][0], inputs["shards"], inputs["scaler"], out)
 
 
-@job("adapt_labels", presets.AdaptLabelsConfig, "2", checks=claims("loss_is_finite"), resumes=True, shared=lambda cfg: True)
+@job("adapt_labels", presets.AdaptLabelsConfig, "3", checks=claims("loss_is_finite"), resumes=True, shared=lambda cfg: True)
 def adapt_labels(cfg: presets.AdaptLabelsConfig, inputs: Inputs, out: Path) -> Report:
     """Pretrained checkpoint of any family and shards with label tasks -> a decoder per dataset."""
     from neurofm_ml.training.adapt_labels import adapt_labels

@@ -157,10 +157,7 @@ def test_a_pool_is_read_from_the_features_of_all_its_datasets(tmp_path: Path) ->
     """Keys of two datasets are the same; the rows of a case go to and fro between them."""
     rng, n = np.random.default_rng(0), 120
     score = {name: rng.normal(size=n) for name in ("one", "two")}
-    features = {
-        name: write_features(tmp_path, name, y[:, None, None], {"subject": ["p"] * n}, ())
-        for name, y in score.items()
-    }
+    features = {name: write_features(tmp_path, name, y[:, None, None], {"subject": ["p"] * n}, ()) for name, y in score.items()}
     rows = pd.concat([f.windows.assign(split=np.repeat(SPLITS, n // 3), trial=f.windows.index) for f in features.values()])
     rows = rows.iloc[rng.permutation(len(rows))].sort_values("split", key=lambda s: s.map(SPLITS.index), kind="stable")
     y = np.array([score[name][trial] for name, trial in zip(rows.dataset, rows.trial, strict=True)])

@@ -9,9 +9,10 @@ import pytest
 
 from neurofm_ml.evaluation.scorecard.cards import with_ancestors
 from neurofm_ml.evaluation.scorecard.evidence import Evidence, gather, summarised
+from neurofm_ml.evaluation.scorecard.figures import heat_map
 from neurofm_ml.evaluation.scorecard.job import write_scorecard
 from neurofm_ml.evaluation.scorecard.targets import MET, OPEN, REFUTED, UNMEASURED, judge
-from neurofm_ml.evaluation.scoring.scores import BEATS, LOSES, SWAPS, TIES
+from neurofm_ml.evaluation.scoring.scores import BEATS, LOSES, SWAPS, TIES, best_first
 from neurofm_ml.presets import ScorecardConfig
 from neurofm_ml.types import SCORE_COLUMNS
 
@@ -105,6 +106,14 @@ def test_the_report_shows_every_score(inputs: dict[str, list[Path]], tmp_path: P
     assert "| shards | tiny-0 | s0 | v-s0 | c0de |" in text
     assert [c.passed for c in report.checks] == [True]
     assert report.metrics["beats_baseline"] == 1
+
+
+def test_errors_are_better_the_smaller_they_are() -> None:
+    near, far = {"task": "age", "metric": "mae", "value": 3.0}, {"task": "age", "metric": "mae", "value": 9.0, "method": "far"}
+    table = scores(far, near, {"value": 0.1, "method": "worse"}, {})
+    assert best_first(table).method.tolist() == ["fine_tuned", "far", "fine_tuned", "worse"]
+    colours = heat_map(table[table.task == "age"], "mae").data[0]
+    assert (colours.zmin, colours.zmax) == (3.0, 9.0)
 
 
 def test_the_page_needs_no_network(inputs: dict[str, list[Path]], tmp_path: Path) -> None:

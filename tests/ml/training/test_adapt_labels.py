@@ -156,7 +156,7 @@ def test_people_count_once_however_many_windows_they_have() -> None:
     rows = [("a", 0.0, 0.9)] + [("a", 0.0, 0.0)] * 9 + [("b", 1.0, 0.2)]
     said = pd.DataFrame([{"task": "diagnosis", "split": "test", "recording": r, "truth": t, "said": [1 - p, p]} for r, t, p in rows])
     assert score(said, card, "test") == {TASKS[0]: 1.0}
-    assert score(said[said.recording == "a"], card, "test") == {TASKS[0]: 0.0}
+    assert score(said[said.recording == "a"], card, "test") == {}
 
 
 def test_pooling_ignores_what_is_not_valid() -> None:
