@@ -31,6 +31,7 @@ from neurofm_assets.partitions import CARDS, LABELLED, TASKED, members, modaliti
 from neurofm_assets.store import Store
 from neurofm_ml import presets
 from neurofm_ml.config import patch, to_dict
+from neurofm_ml.evaluation.scorecard.evidence import CASE, of_signals
 from neurofm_ml.evaluation.scoring.scores import BASELINE, BEATS, LOSES, TIES, goodness
 from neurofm_ml.files import home
 from neurofm_ml.jobs import JobSpec, run
@@ -42,7 +43,6 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "no Perceiver": {"model": {"fusion": "mean"}},
     "no SSM": {"model": {"backbone": "gru"}},
 }
-CASE = ["dataset", "recording", "task"]
 Paths = list[str]
 
 
@@ -101,10 +101,13 @@ def rows_of(summary: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 def printed(rows: list[dict[str, Any]]) -> None:
     shown = ["task", "metric", "best baseline", "NeuroFMx", *list(VARIANTS)[1:]]
-    print(pd.DataFrame(rows).reindex(columns=shown).astype(object).fillna("").to_string(index=False))
-    for name in VARIANTS:
-        said = pd.Series([row.get(f"{name}!", "") for row in rows])
-        print(f"{name or 'NeuroFMx'}: " + ", ".join(f"{int((said == v).sum())} {v}" for v in (BEATS, TIES, LOSES)))
+    table = pd.DataFrame(rows)
+    print(table.reindex(columns=shown).astype(object).fillna("").to_string(index=False))
+    signals = of_signals(table)
+    for name in (name for name in VARIANTS if f"{name}!" in table):
+        for what, said in (("tasks", table[~signals]), ("forecasts and reconstructions", table[signals])):
+            counts = said[f"{name}!"].value_counts()
+            print(f"{name or 'NeuroFMx'}, {what}: " + ", ".join(f"{counts.get(v, 0)} {v}" for v in (BEATS, TIES, LOSES)))
 
 
 def main() -> None:
