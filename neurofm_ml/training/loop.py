@@ -184,7 +184,7 @@ class _Run:
                     found = self._validated(validate)
                     metrics.write(step, found)
                     tracker.write(step, found)
-                stopping = not due and any(gathered(self.fabric, stop()))
+                stopping = step < cfg.steps and any(gathered(self.fabric, stop()))
                 if due or stopping:
                     metrics.sync()
                     self.seconds = time.perf_counter() - began

@@ -180,10 +180,11 @@ def test_metrics_past_the_resumed_step_and_torn_rows_are_dropped(tmp_path: Path)
 
 
 # ---------------------------------------------------------------- interrupted and resumed
-def test_asked_to_stop_it_saves_at_a_logged_step_and_goes_on_from_there(tmp_path: Path) -> None:
-    former = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("every", [10, 4], ids=["logged alone", "a checkpoint is due"])
+def test_asked_to_stop_it_saves_at_a_logged_step_and_goes_on_from_there(every: int, tmp_path: Path) -> None:
+    former, cfg = signal.getsignal(signal.SIGTERM), dataclasses.replace(CFG, checkpoint_every=every)
     whole, halves = toy_model(), toy_model()
-    fit(whole, ToyBatches(4), noisy_loss, CFG, tmp_path / "whole", seed=3)
+    fit(whole, ToyBatches(4), noisy_loss, cfg, tmp_path / "whole", seed=3)
     first, second = ToyBatches(4), ToyBatches(4)
 
     def stopped(model: nn.Module, batch: Any, generator: torch.Generator, progress: float) -> tuple[Tensor, dict[str, float]]:
@@ -192,9 +193,9 @@ def test_asked_to_stop_it_saves_at_a_logged_step_and_goes_on_from_there(tmp_path
         return noisy_loss(model, batch, generator, progress)
 
     with pytest.raises(Preempted, match="step 12 of 40"):
-        fit(toy_model(), first, stopped, CFG, tmp_path / "halves", seed=3)
+        fit(toy_model(), first, stopped, cfg, tmp_path / "halves", seed=3)
     assert signal.getsignal(signal.SIGTERM) is former
-    history = fit(halves, second, noisy_loss, CFG, tmp_path / "halves", seed=3)
+    history = fit(halves, second, noisy_loss, cfg, tmp_path / "halves", seed=3)
     assert history.resumed_from == 12
     assert first.served + second.served == list(range(40 * 2 * 4))
     assert (tmp_path / "whole/metrics.csv").read_bytes() == (tmp_path / "halves/metrics.csv").read_bytes()
