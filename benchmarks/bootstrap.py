@@ -1,6 +1,6 @@
 """10,000 bootstrap resamples of a score: ours, all at once, against a loop that scores the rows of each resample.
 
-Ours is `evaluation.resampling.resample`; the loop calls the same metric (`metrics.r2`, `metrics.auroc`, `metrics.balanced_accuracy`) on
+Ours is `evaluation.statistics.resampling.resample`; the loop calls the same metric (`metrics.r2`, `metrics.auroc`, `metrics.balanced_accuracy`) on
 the rows of each draw, which is how it is mostly done. Both get the same draws: circular blocks of a decoded series, whole people of a
 task with labels, and single rows, each its own unit, which help ours least. That every value is the same is asserted. Both times hold
 the drawing of the rows; one thread; ours is the least of three runs.

@@ -84,7 +84,7 @@ def _at_once(card: DatasetCard, one: str, other: str) -> bool:
 def _of_pool(name: str) -> Iterator[TaskRow]:
     pool = POOLS[name]
     first = datasets()[pool.datasets[0]]
-    for task in pool.specs:
+    for task in pool.specs([datasets()[name] for name in pool.datasets]):
         yield _row(first, name, task, f"{rule(first)}; leave one site out" if task not in pool.across else rule(first))
 
 

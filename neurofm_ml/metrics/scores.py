@@ -140,7 +140,9 @@ def _pearson_moments(y_true: Array, y_pred: Array) -> Array:
 def _pearson(sums: Array) -> Array:
     n, y, p, yy, pp, yp = _parts(sums, 5)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return ((yp - y * p / n) / np.sqrt((yy - y**2 / n) * (pp - p**2 / n))).mean(1)
+        found = (yp - y * p / n) / np.sqrt((yy - y**2 / n) * (pp - p**2 / n))
+    flat = (pp - p**2 / n <= 1e-12 * pp) & (yy - y**2 / n > 0)  # an answer that is always the same goes with nothing
+    return np.where(flat, 0.0, found).mean(1)
 
 
 def _mae_moments(y_true: Array, y_pred: Array) -> Array:

@@ -9,6 +9,7 @@ from neurofm_ml.data.shards import Reader
 from neurofm_ml.evaluation.audit.findings import Finding, Side
 from neurofm_ml.evaluation.audit.units import PROMISED
 from neurofm_ml.evaluation.audit.used import Used
+from neurofm_ml.knowledge.pools import pooled_together
 from neurofm_ml.presets import SPLITS
 from neurofm_ml.types import Array
 
@@ -25,7 +26,8 @@ def same_people(used: Sequence[Used]) -> list[Finding]:
         for repeat in persons([s for s in sketches if s.signal == parcels]):
             sides = [_side(*names) for names in zip((repeat.a, repeat.b), repeat.subjects, strict=True)]
             a, b = sorted(sides, key=lambda side: SPLITS.index(side.split))
-            if a.split != b.split and "subject" in PROMISED[kinds[b.dataset]]:
+            apart = a.split != b.split or pooled_together(a.dataset, b.dataset)  # whose sites are left out by turns
+            if apart and "subject" in PROMISED[kinds[b.dataset]]:
                 evidence = f"{a.who!r} and {b.who!r} look like one person (margin {repeat.likeness:.2f}; strangers stay below {MARGIN:g})"
                 found[a, b] = Finding("person", a, b, 0, repeat.likeness, evidence)
     return list(found.values())

@@ -1,7 +1,8 @@
 """Recordings, sessions, people, families and sites that stand in two splits where the split promises that they do not.
 
 What is promised to a split that is judged later is what the card of that dataset says: the test split of a dataset divided
-by subject holds people whom nothing was trained on, whichever dataset of the run they stood in. Across datasets a name
+by subject holds people whom nothing was trained on, whichever dataset of the run they stood in; those of datasets that are
+pooled may not meet at all, since each site is left out once. Across datasets a name
 means the same only under the same source, or, for people, with the same age and sex; a site is a site.
 """
 
@@ -13,6 +14,7 @@ import pandas as pd
 
 from neurofm_ml.evaluation.audit.findings import Finding, Kind, Side
 from neurofm_ml.evaluation.audit.used import Used
+from neurofm_ml.knowledge.pools import pooled_together
 from neurofm_ml.presets import SPLITS
 
 #: Kind of split -> what it keeps whole. Twins are no strangers to each other.
@@ -64,7 +66,8 @@ def _shared(rows: pd.DataFrame, kinds: Mapping[str, str], unit: Kind, columns: t
         places.setdefault(who, Counter())[str(dataset), str(split)] += int(n)
     for who, windows in places.items():
         for a, b in combinations(sorted(windows, key=lambda place: SPLITS.index(place[1])), 2):
-            if a[1] != b[1] and (a[0] == b[0]) is same and unit in PROMISED[kinds[b[0]]]:
+            apart = a[1] != b[1] or pooled_together(a[0], b[0])
+            if apart and (a[0] == b[0]) is same and unit in PROMISED[kinds[b[0]]]:
                 evidence = f"one {unit} in both ({', '.join(f'{c} {w}' for c, w in zip(columns, who, strict=True))})"
                 name = str(who[columns.index(unit)]) if unit in columns else str(who[-1])
                 yield Finding(unit, Side(*a, who=name), Side(*b, who=name), windows[b], float(windows[b]), evidence)

@@ -21,6 +21,7 @@ import numpy as np
 
 from neurofm_ml.artifacts import save_work
 from neurofm_ml.data.predictions import Prediction, load_predictions, save_prediction
+from neurofm_ml.data.recordings import load_card
 from neurofm_ml.evaluation.baselines.cebra_baseline import fit_cebra
 from neurofm_ml.evaluation.baselines.factors import factor_analysis, fit_factors, principal_components
 from neurofm_ml.evaluation.baselines.forecasting import FORECASTS, too_few_rows
@@ -35,7 +36,6 @@ from neurofm_ml.evaluation.tasks.label_tasks import LabelCase, find_label_cases,
 from neurofm_ml.evaluation.tasks.signals import SignalCase, find_signals
 from neurofm_ml.evaluation.tasks.tasks import Blocks, Case, DecodingData, find_cases, find_encoding_cases
 from neurofm_ml.knowledge.pools import POOLS
-from neurofm_ml.metrics import SCORES
 from neurofm_ml.presets import BaselinesConfig
 from neurofm_ml.registry import Registry
 from neurofm_ml.types import Array, Report
@@ -161,13 +161,8 @@ def measure(
         trained_on=f"{case.dataset}/{case.recording}",
         seed=seed,
         metric=case.task.metric,
-        control=_score(case, control, fit(control).predict(test)) if controlled else float("nan"),
+        control=case.score(control, fit(control).predict(test)) if controlled else float("nan"),
     )
-
-
-def _score(case: Case, data: DecodingData, guess: Array) -> float:
-    known = data.known["test"]
-    return SCORES[case.task.metric].value(data.y["test"][known], guess[known])
 
 
 # ---------------------------------------------------------------- the job
@@ -200,7 +195,10 @@ def asked(cfg: BaselinesConfig, shards: Path, scaler: list[Path]) -> Iterator[As
 
 
 def asked_of_pool(name: str, shards: list[Path], scaler: list[Path]) -> Iterator[Asked]:
-    """The same of a pool: its tasks on the split of its datasets, and with each site left out."""
+    """The same of a pool: its tasks on the split of its datasets, and with each site left out. Raises ValueError where shards of a
+    dataset are missing."""
+    if missing := set(POOLS[name].datasets) - {load_card(path).name for path in shards}:
+        raise ValueError(f"pool {name!r} lacks the shards of {', '.join(sorted(missing))}; give those of all its datasets.")
     for case in find_pooled_cases(shards, scaler):
         if case.dataset == name:
             yield from ((one, LABEL_BASELINES, why_unfit) for one in (case, *leave_sites_out(case)))

@@ -28,7 +28,7 @@ Forecast = Callable[[SignalCase, BaselinesConfig, Path], Prediction]
 FORECASTS: Registry[Forecast] = Registry("forecast baseline")
 #: Samples of the past that autoregression tries, and the features and training rows it takes at most.
 ORDERS = (1, 2, 4, 8, 16)
-MOST_FEATURES, MOST_FITTED = 600, 1500
+MOST_FEATURES, MOST_FITTED = 600, 6000
 #: Rows of the test block at most.
 MOST_ROWS = 400
 #: Blocks with fewer rows are not scored.

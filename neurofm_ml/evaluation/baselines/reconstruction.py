@@ -26,9 +26,9 @@ from neurofm_ml.types import Array, Batch
 
 Reconstruction = Callable[[SignalCase, BaselinesConfig, Path], Prediction]
 RECONSTRUCTIONS: Registry[Reconstruction] = Registry("reconstruction baseline")
-#: Half-widths in samples of the windows of lags that are tried, and the rows of a block that are used at most, evenly spread.
+#: Half-widths in samples of the windows of lags that are tried; rows of a block that are fitted to, and scored, at most, evenly spread.
 LAGS = (0, 1, 2, 4)
-MOST_ROWS = 1500
+MOST_FITTED, MOST_ROWS = 6000, 1500
 
 
 def too_few_channels(case: SignalCase) -> str:
@@ -40,7 +40,7 @@ def too_few_channels(case: SignalCase) -> str:
 def rows(case: SignalCase, split: str) -> Array:
     """(R,) samples of a block that are fitted to or scored."""
     n = len(case.data.times[split])
-    return np.unique(np.linspace(0, n - 1, min(n, MOST_ROWS)).astype(int))
+    return np.unique(np.linspace(0, n - 1, min(n, MOST_ROWS if split == "test" else MOST_FITTED)).astype(int))
 
 
 def targets(case: SignalCase, cfg: BaselinesConfig) -> tuple[DecodingData, Blocks]:

@@ -31,7 +31,8 @@ from neurofm_ml.presets import SPLITS, ProbeConfig
 from neurofm_ml.types import Array, Check, Report
 
 METHOD = "linear_probe"
-#: Columns of layers.parquet: a task's score on validation and test rows, read from each layer; `chosen` is the best on validation.
+#: Columns of layers.parquet: a task's score on validation and test rows, read from each layer, R2 of series; `chosen` is the best on
+#: validation.
 LAYER_COLUMNS = ("dataset", "recording", "task", "family", "layer", "depth", "metric", "validation", "value", "chance", "chosen")
 
 
@@ -137,9 +138,9 @@ def probe_series(cases: Sequence[Case], layers: Mapping[str, Blocks], family: st
             trained_on=f"{case.dataset}/{case.recording}",
             seed=seed,
             metric=case.task.metric,
-            control=control.r2("test", controls[rival][task].readout(scaled[rival]["test"])),
+            control=case.score(control, controls[rival][task].readout(scaled[rival]["test"])),
         )
-        rows = _layer_rows(answer, own, {layer: data.r2("test", guess) for layer, guess in said.items()}, best, 0.0)
+        rows = _layer_rows(answer, "r2", own, {layer: data.r2("test", guess) for layer, guess in said.items()}, best, 0.0)
         probes.append(Probe(answer, rows))
     return probes
 
@@ -203,7 +204,7 @@ def probe_labels(features: Mapping[str, Features], case: LabelCase, seed: int) -
         control=shuffled.score("test", controls[rival].readout(layers[rival]["test"])),
     )
     values = {layer: case.data.score("test", guess) for layer, guess in said.items()}
-    return Probe(answer, _layer_rows(answer, fits, values, best, answer.score.at_chance(answer.y_true)))
+    return Probe(answer, _layer_rows(answer, answer.metric, fits, values, best, answer.score.at_chance(answer.y_true)))
 
 
 def _label_blocks(features: Mapping[str, Features], case: LabelCase, layer: str) -> Blocks:
@@ -260,11 +261,11 @@ def _require_rows(key: tuple[str, str, str], found: int, wanted: int) -> None:
 
 
 def _layer_rows(
-    answer: Prediction, fits: Mapping[str, Fitted], values: Mapping[str, float], best: str, chance: float
+    answer: Prediction, metric: str, fits: Mapping[str, Fitted], values: Mapping[str, float], best: str, chance: float
 ) -> list[dict[str, Any]]:
-    about = {**dict(zip(("dataset", "recording", "task"), answer.case, strict=True)), "family": answer.family, "metric": answer.metric}
+    about = {**dict(zip(("dataset", "recording", "task"), answer.case, strict=True)), "family": answer.family, "metric": metric}
     return [
-        {**about, "layer": layer, "depth": depth, "validation": abs(f.validation) if answer.score.lower_is_better else f.validation}
+        {**about, "layer": layer, "depth": depth, "validation": SCORES[metric].sign * f.validation}
         | {"value": values[layer], "chance": chance, "chosen": layer == best}
         for depth, (layer, f) in enumerate(fits.items())
     ]

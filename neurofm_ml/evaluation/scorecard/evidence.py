@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from neurofm_ml.evaluation.scoring.scores import BASELINE, BEATS, COMPARISON_COLUMNS, LOSES, SWAPS, TIES
+from neurofm_ml.knowledge.pools import POOLS
 from neurofm_ml.types import SCORE_COLUMNS
 
 CASE = ["dataset", "recording", "task"]
@@ -147,6 +148,14 @@ def _widened(half: Any, values: Any) -> float:
 def of_signals(table: pd.DataFrame) -> "pd.Series[bool]":
     """Which rows are forecasts or reconstructions of neural signals, as `knowledge.task_table` names them."""
     return table.task.str.contains(r"(?:_reconstruction|_in_[\d.]+s)$")
+
+
+def once(table: pd.DataFrame) -> pd.DataFrame:
+    """Without tasks of datasets whose pool answers them too: the same people count once."""
+    pooled = {
+        (dataset, task) for name in POOLS if name in set(table.dataset) for dataset in POOLS[name].datasets for task in POOLS[name].tasks
+    }
+    return table[[case not in pooled for case in zip(table.dataset, table.task, strict=True)]]
 
 
 def rows_of(table: pd.DataFrame) -> list[Any]:

@@ -1,7 +1,7 @@
 """The report's interactive plots, as Plotly figures without colours of their own for paper and text: the page sets those."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -34,7 +34,7 @@ def figures(evidence: Evidence) -> Iterator[tuple[str, "go.Figure"]]:
     for few, part in evidence.few_shot.groupby("metric", sort=False):
         yield f"Few-shot curves: mean {few} over tasks against labelled examples, interval over tasks", curves(part, str(few))
     for axis, part in evidence.transfer.groupby("axis", sort=False) if len(evidence.transfer) else ():
-        yield f"Transfer between {axis}s: read out from rows, tested on columns; * is q < .05", matrix(part)
+        yield f"Transfer between {axis}s: read out from rows, tested on columns, above chance; * is q < .05", matrix(part)
 
 
 def _kinds(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -151,11 +151,12 @@ def curves(table: pd.DataFrame, metric: str) -> "go.Figure":
 
 
 def matrix(cells: pd.DataFrame) -> "go.Figure":
-    """Sources by targets, several tasks of a pair averaged; below chance is drawn as it is."""
+    """Sources by targets, what lies above chance, several tasks of a pair averaged; starred where each is found."""
     import plotly.graph_objects as go
 
     ends = sorted({*cells.source, *cells.target})
-    value, q = (_grid(cells, name, ends) for name in ("value", "q"))
+    above = cells.assign(value=cells.value - cells.chance)
+    value, q = _grid(above, "value", "mean", ends), _grid(above, "q", "max", ends)
     text = [[_cell(v, s) for v, s in zip(row, sure, strict=True)] for row, sure in zip(value, q, strict=True)]
     largest = max(float(np.nanmax(np.abs(np.clip(value, LEAST_SHOWN, 1)))), 0.1)
     figure = go.Figure(
@@ -165,10 +166,9 @@ def matrix(cells: pd.DataFrame) -> "go.Figure":
     return figure
 
 
-def _grid(cells: pd.DataFrame, name: str, ends: list[str]) -> Array:
-    return (
-        cells.pivot_table(index="source", columns="target", values=name, aggfunc="mean").reindex(index=ends, columns=ends).to_numpy(float)
-    )
+def _grid(cells: pd.DataFrame, name: str, joined: Literal["mean", "max"], ends: list[str]) -> Array:
+    found = cells.pivot_table(index="source", columns="target", values=name, aggfunc=joined)
+    return found.reindex(index=ends, columns=ends).to_numpy(float)
 
 
 def _cell(value: float, q: float) -> str:

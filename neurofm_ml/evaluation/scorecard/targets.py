@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from neurofm_ml.evaluation.scorecard.evidence import CASE, Evidence, of_signals
+from neurofm_ml.evaluation.scorecard.evidence import CASE, Evidence, of_signals, once
 from neurofm_ml.evaluation.scoring.scores import BASELINE, best_first
+from neurofm_ml.evaluation.shots.few_shot import PROBE
+from neurofm_ml.metrics import SCORES
 
 MET, REFUTED, OPEN, UNMEASURED = "met", "refuted", "open", "not measured"
 COLUMNS = ["target", "wanted", "verdict", "value", "ci_low", "ci_high", "best_baseline", "supervised", "tasks", "note"]
@@ -67,12 +69,12 @@ def of_scores(tasks: Callable[[pd.DataFrame], pd.Series]) -> Callable[[Evidence]
     def measure(evidence: Evidence) -> Found | None:
         table = evidence.summary
         table = table[tasks(table)]
-        best = _best(table[table.family != BASELINE])
+        best = once(_best(table[table.family != BASELINE]))
         if best.empty:
             return None
         answered = table.set_index(CASE).loc[best.set_index(CASE).index].reset_index()
         baseline, full = _best(answered[answered.family == BASELINE]), _best(answered[answered.method.isin(SUPERVISED)])
-        return _mean(best, float(baseline.value.mean()), float(full.value.mean()))
+        return _mean(best, *(float(found.value.mean()) if len(found) == len(best) else np.nan for found in (baseline, full)))
 
     return measure
 
@@ -88,11 +90,12 @@ def of_ceilings(evidence: Evidence) -> Found | None:
 
 
 def of_few_shots(wanted: float, share: bool) -> Callable[[Evidence], Found | None]:
-    """Scores of classes at `wanted` examples each; as a `share`, of what all labels reach."""
+    """Scores of classes at `wanted` examples each; as a `share`, of what all labels reach, both above chance. A model whose
+    pretraining learned from the labels is not asked."""
 
     def measure(evidence: Evidence) -> Found | None:
         table = evidence.few_shot
-        table = table[(table.family != BASELINE) & table.metric.isin(("balanced_accuracy", "accuracy", "auroc"))]
+        table = table[(table.method == PROBE) & table.metric.isin(("balanced_accuracy", "accuracy", "auroc"))]
         if share:
             return _share_of_all(table, wanted)
         rows = table[(table.k_shot == wanted) & table.metric.isin(("balanced_accuracy", "accuracy"))]
@@ -102,16 +105,18 @@ def of_few_shots(wanted: float, share: bool) -> Callable[[Evidence], Found | Non
 
 
 def _share_of_all(table: pd.DataFrame, k: float) -> Found | None:
-    few, everything = (_over_draws(rows).set_index([*CASE, "method"]) for rows in (table[table.k_shot == k], table[table.k_shot.isna()]))
-    both = few.index.intersection(everything.index)
-    if not len(both):
-        return None
-    ratio = few.loc[both, ["value", "ci_low", "ci_high"]].div(everything.loc[both, "value"], axis=0)
-    return _mean(ratio)
+    chance = SCORES["auroc"].chance  # that of the others depends on how many classes there are
+    table = table[table.metric == "auroc"]
+    few, everything = (
+        _over_draws(rows).set_index([*CASE, "method"]) - chance for rows in (table[table.k_shot == k], table[table.k_shot.isna()])
+    )
+    both = few.index.intersection(everything.index[everything.value > LEAST_WITHIN])
+    return _mean(few.loc[both].div(everything.loc[both, "value"], axis=0)) if len(both) else None
 
 
 def of_transfer(axis: str, within: bool) -> Callable[[Evidence], Found | None]:
-    """Mean of the cells of a transfer matrix off its diagonal; `within`: as a share of each target's score on itself."""
+    """Mean R2 of the cells of a transfer matrix off its diagonal, over seeds first; `within`: as a share of each target's score on
+    itself, of any metric, both above chance."""
 
     def measure(evidence: Evidence) -> Found | None:
         if evidence.transfer.empty:
@@ -119,7 +124,9 @@ def of_transfer(axis: str, within: bool) -> Callable[[Evidence], Found | None]:
         cells = evidence.transfer[(evidence.transfer.axis == axis) & (evidence.transfer.source != evidence.transfer.target)]
         # Of modalities one by one: what is left where some are missing, and what is found again, are other questions.
         cells = cells[~cells.task.str.startswith("retrieval") & ~(cells.source + cells.target).str.contains("+", regex=False)]
-        values = (cells.value / cells.within)[cells.within > LEAST_WITHIN] if within else cells.value
+        cells = cells.groupby(["source", "target", "task", "metric"], as_index=False)[["value", "within", "chance"]].mean()
+        room = cells.within - cells.chance
+        values = ((cells.value - cells.chance) / room)[room > LEAST_WITHIN] if within else cells.value[cells.metric == "r2"]
         if len(values) < 2:
             return None
         half = 1.96 * float(values.std(ddof=1)) / np.sqrt(len(values))
@@ -162,14 +169,23 @@ def _reconstruction(table: pd.DataFrame) -> pd.Series:
 TARGETS = (
     Target("neural reconstruction R2", 0.50, of_scores(_reconstruction), "hidden channels from the others"),
     Target("behaviour decoding", 0.80, of_scores(_behaviour), "R2 of behaviour, our best method of each task"),
-    Target("cross-species transfer", 0.60, of_transfer("species", within=False), "cells off the diagonal"),
+    Target("cross-species transfer", 0.60, of_transfer("species", within=False), "R2, cells off the diagonal"),
     Target("five-shot accuracy", 0.75, of_few_shots(5, share=False), "balanced accuracy at 5 examples of each class"),
-    Target("zero-shot", 0.45, of_scores(lambda t: t.method.str.startswith("zero_shot")), "no label of the target used"),
-    Target("cross-modal retention", 0.70, of_transfer("modality", within=True), "across over within, readouts of one modality on another"),
-    Target("share of full performance", 0.80, of_few_shots(10, share=True), "10 examples of each class against all labels"),
+    Target(
+        "zero-shot", 0.45, of_scores(lambda t: t.method.str.startswith("zero_shot") & (t.metric == "r2")), "R2, no label of the target used"
+    ),
+    Target(
+        "cross-modal retention",
+        0.70,
+        of_transfer("modality", within=True),
+        "across over within, both above chance, readouts of one modality on another",
+    ),
+    Target(
+        "share of full performance", 0.80, of_few_shots(10, share=True), "AUROC above chance, 10 examples of each class against all labels"
+    ),
     Target("age, mean absolute error (years)", 3.0, of_scores(_named("age", metric="mae")), "people held out", most=True),
     Target("disease AUROC", 0.85, of_scores(_named("diagnosis", metric="auroc")), "people held out"),
     Target("cognition R2", 0.50, of_scores(_named("cognition")), "full-scale IQ, people held out"),
     Target("language decoding BLEU", 0.30, unmeasured, "no model here writes text"),
-    Target("share of the noise ceiling", 0.80, of_ceilings, "where trials repeat"),
+    Target("share of the noise ceiling", 0.80, of_ceilings, "where a stimulus repeats: in no dataset here"),
 )

@@ -12,8 +12,8 @@ Where the model's pretraining learned from labels of the task (behaviour decodin
 
 No other label is used: penalties, widths of lags and views are chosen by leaving parts of these few out. The value is the mean
 over draws on all test rows. Its interval joins two doubts: that of the test units or blocks, resampled for every draw, which
-more draws do not lessen, and that of the draws, which they do. `p` is of the mean over draws (`nulls`), `control` the same
-method on exchanged labels. Rows without `k_shot` have all labels.
+more draws do not lessen, and that of the draws, which they do. `p` is of the mean over draws of R2, AUROC or balanced accuracy
+(`nulls`), `control` the same method on exchanged labels. Rows without `k_shot` have all labels.
 
     scores.parquet   types.SCORE_COLUMNS
     few_shot.png     a curve per task and method
@@ -139,6 +139,7 @@ def _row(question: Question, answer: Answer, cfg: FewShotConfig) -> Row:
     test, about = question.features.split("test"), question.features.about.iloc[0]
     metric = test.task.metric
     value, low, high = interval_over(metric, test, answer.said, cfg.n_boot, cfg.seed)
+    control = float(np.mean([SCORES[metric].value(test.y, said) for said in answer.control]))
     null = np.mean([null_scores(test, said, cfg.n_perm, [cfg.seed]) for said in answer.said], axis=0)
     return {
         "task": test.task.name,
@@ -155,7 +156,8 @@ def _row(question: Question, answer: Answer, cfg: FewShotConfig) -> Row:
         "p": permutation_p(float(null[0]), null[1:]),
         "noise_ceiling": np.nan,
         "n": len(test.y),
-        "control": float(np.mean([SCORES[metric].value(test.y, said) for said in answer.control])),
+        "control": control,
+        "excess": SCORES[metric].sign * (control - SCORES[metric].at_chance(test.y)),
         "parameters": answer.parameters,
         "train_seconds": answer.train_seconds,
         "samples_per_second": answer.samples_per_second,
@@ -179,6 +181,7 @@ def interval_over(metric: str, test: Examples, said: Array, n_boot: int, seed: i
 # ---------------------------------------------------------------- all tasks
 def publish(rows: list[Row], left_out: Mapping[str, str], out: Path) -> Report:
     """Write table and picture, and say what was found."""
+    excess = [row.pop("excess") for row in rows]
     table = frame(rows, SCORE_COLUMNS)
     write_scores(table, out / "scores.parquet")
     shown = {"table": "scores.parquet"}
@@ -191,13 +194,12 @@ def publish(rows: list[Row], left_out: Mapping[str, str], out: Path) -> Report:
         metrics[".".join(map(str, name))] = round(float(part.value.mean()), 4)
     metrics["left_out"] = "; ".join(f"{name}: {why}" for name, why in sorted(left_out.items()))
     valid = validate(table, SCHEMA) if len(table) else Check("table_is_valid", True, numbers={"rows": 0})
-    return Report(metrics, (valid, _controls(table)), shown)
+    return Report(metrics, (valid, _controls(table.assign(excess=np.array(excess, float)))), shown)
 
 
 def _controls(table: pd.DataFrame) -> Check:
     """Whether exchanged labels teach nothing: of no method and metric does the mean control lie above chance by more than CHANCE,
     the luck of so many rows (a one-sided 95 % interval) granted."""
-    chance = np.array([SCORES[name].chance for name in table.metric])
-    excess = (table.control - chance).dropna().groupby(table.method + "." + table.metric) if len(table) else None
-    sure = 0.0 if excess is None else float((excess.mean() - 1.645 * excess.std().fillna(0.0) / np.sqrt(excess.size())).max())
+    excess = table.groupby(["method", "metric"]).excess
+    sure = float((excess.mean() - 1.645 * excess.std().fillna(0.0) / np.sqrt(excess.size())).max()) if len(table) else 0.0
     return Check("controls_at_chance", sure <= CHANCE, "warn", {"largest_sure_excess": sure}, f"<= {CHANCE} above chance")

@@ -249,14 +249,14 @@ def block_length(series: Array) -> int:
     weighted = window * covariance[np.abs(lags)]
     bias, spectrum = (np.abs(lags) * weighted).sum(), weighted.sum()
     best = (1.5 * (bias / spectrum) ** 2 * n) ** (1 / 3) if spectrum > 0 else np.inf
-    return int(np.clip(2 * np.ceil(min(best, n)), 1, n // 4))
+    return int(np.clip(2 * np.ceil(min(best, n)), 1, max(n // 4, 1)))
 
 
 def _autocovariance(series: Array) -> Array:
     """(T,) biased autocovariance at lags 0..T-1."""
     n = len(series)
     spectrum = np.abs(np.fft.rfft(series - series.mean(), 2 * n)) ** 2
-    covariance: Array = np.fft.irfft(spectrum)[:n] / n
+    covariance: Array = np.fft.irfft(spectrum, 2 * n)[:n] / n
     return covariance
 
 

@@ -173,7 +173,10 @@ def find_pooled_cases(shards: Sequence[Path], scaler: Sequence[Path]) -> list[La
     """Every task of every pool all of whose datasets are among these shards artifacts."""
     sources = {source.card.name: source for source in map(LabelSource, shards)}
     here = {name: POOLS[name] for name in POOLS if set(POOLS[name].datasets) <= set(sources)}
-    cases = [pool(name, [sources[d] for d in own.datasets], task, scaler) for name, own in here.items() for task in own.specs]
+    cases = []
+    for name, own in here.items():
+        parts = [sources[dataset] for dataset in own.datasets]
+        cases += [pool(name, parts, task, scaler) for task in own.specs([part.card for part in parts])]
     return [case for case in cases if can_be_scored(case)]
 
 

@@ -20,6 +20,7 @@ from neurofm_ml.data.windows import load_block
 from neurofm_ml.evaluation.statistics.controls import rolled
 from neurofm_ml.evaluation.tasks.bands import band_amplitudes
 from neurofm_ml.knowledge.cards import TaskSpec
+from neurofm_ml.metrics import SCORES
 from neurofm_ml.presets import SPLITS
 from neurofm_ml.types import Array, Recording, Signal
 
@@ -87,6 +88,11 @@ class Case:
         self._require_variance(y)
         times = {split: target.times + 0.5 / target.sfreq for split, target in targets.items()}
         return DecodingData(_scaled(x, counts), y, times, counts)
+
+    def score(self, data: DecodingData, guess: Array) -> float:
+        """The task's metric of a guess (T, K) at the targets of the test block of `data`: its own, or the same with other labels."""
+        known = data.known["test"]
+        return SCORES[self.task.metric].value(data.y["test"][known], guess[known])
 
     def _on_grid(self, name: str, signal: Signal, target: Signal) -> Array:
         """(T, N) an input in the bins of the target; of potentials that were sampled faster, their amplitude in bands."""

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 
 from neurofm_ml.evaluation.readouts.readout import Path, Readout
 from neurofm_ml.evaluation.statistics.permutation import benjamini_hochberg, permutation_p
@@ -51,6 +52,17 @@ class Place:
         """Of features as this place scales them."""
         return fit_readout(*(scaled(self.splits[split], self.scale) for split in ("train", "validation")))
 
+    @cached_property
+    def recordings(self) -> set[tuple[str, ...]]:
+        """(species, subject, recording, dataset) of all rows."""
+        about = pd.concat([part.about for part in self.splits.values()])
+        return set(about[["species", "subject", "recording", "dataset"]].astype(str).itertuples(index=False, name=None))
+
+    def same_as(self, other: "Place") -> bool:
+        """Whether two datasets hold one recording, under the same name: neither is new to the other."""
+        own, others = ({names[:3]: names[3] for names in place.recordings} for place in (self, other))
+        return any(others.get(names, dataset) != dataset for names, dataset in own.items())
+
     @property
     def lacks(self) -> str:
         """Why it can be no place; empty where it can."""
@@ -83,11 +95,12 @@ def errors_of(said: Array, examples: Examples) -> Array:
 
 # ---------------------------------------------------------------- matrices
 def matrix(places: Sequence[Place], standardise: Standardise, n_perm: int, seed: int) -> list[Row]:
-    """Each place's readout scored on each: a cell per pair, source by source."""
+    """Each place's readout scored on each: a cell per pair, source by source; none where two datasets hold the same recordings."""
     return finished(
         _cell(source.name, target, said_of(source, target, standardise), n_perm, [seed, t])
         for source in places
         for t, target in enumerate(places)
+        if not source.same_as(target)
     )
 
 

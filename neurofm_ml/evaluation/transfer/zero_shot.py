@@ -6,8 +6,8 @@ Of every task, each session, subject or dataset is the target once; all others t
     zero_shot_prototype_across_<axis>s   classes alone: the class whose mean over the sources' rows points where the row points (cosine)
 
 What is fitted sees sources only. Of the target come features, and their mean and deviation where `standardise` is "own": no label.
-Scores are those of the target's test rows, the same rows that every other method is scored on; `k_shot` is 0, `control` the
-same on sources whose labels are exchanged.
+Scores are those of the target's test rows, the same rows that every other method is scored on; `k_shot` is 0, `p` of R2, AUROC or
+balanced accuracy (`nulls`), `control` the same on sources whose labels are exchanged.
 
 A target whose labels the model's pretraining learned from is not zero-shot, whatever is fitted later: there the methods are called
 ``seen_...`` instead of ``zero_shot_...``, and `k_shot` is not set.
@@ -66,11 +66,14 @@ def probe(sources: Sequence[Place]) -> Reader:
 def prototype(sources: Sequence[Place]) -> Reader:
     """Cosine with the mean of each class over the sources' training rows, the mean of these means being the origin."""
     train = joined([scaled(s.splits["train"], s.scale) for s in sources])
-    means = np.stack([train.x[train.y[:, 0] == c].mean(0) for c in range(len(train.task.classes))])
+    seen = np.unique(train.y[:, 0]).astype(int)
+    means = np.stack([train.x[train.y[:, 0] == c].mean(0) for c in seen])
     origin = means.mean(0)
 
     def read(x: Array) -> Array:
-        return _unit(x - origin) @ _unit(means - origin).T
+        said = np.full((len(x), len(train.task.classes)), -1.0)  # no row points to a class that no source has
+        said[:, seen] = _unit(x - origin) @ _unit(means - origin).T
+        return said
 
     return Reader(read, means.size, _scale_of(sources))
 
@@ -108,7 +111,7 @@ def rows_of(
     left_out |= {f"{axis} {place.name}": place.lacks for place in places if place.lacks}
     sound = [place for place in places if not place.lacks]
     for target in sound:
-        sources = [place for place in sound if place is not target]
+        sources = [place for place in sound if place is not target and not place.same_as(target)]
         if sources and (few := _too_few(target.splits["test"])):
             left_out[f"{axis} {target.name}"] = few
         elif sources:

@@ -15,7 +15,7 @@ LEAKS = (
 )  # fmt: skip
 
 
-@job("audit", presets.AuditConfig, "1", checks=claims(*LEAKS))
+@job("audit", presets.AuditConfig, "2", checks=claims(*LEAKS))
 def audit(cfg: presets.AuditConfig, inputs: Inputs, out: Path) -> Report:
     """All shards that a run learned from or is scored on, and their scalers -> the leaks between their splits."""
     from neurofm_ml.evaluation.audit.job import audit
@@ -23,7 +23,7 @@ def audit(cfg: presets.AuditConfig, inputs: Inputs, out: Path) -> Report:
     return audit(cfg, inputs["shards"], inputs["scaler"], out)
 
 
-@job("fit_baselines", presets.BaselinesConfig, "2", checks=claims(warn=("controls_at_chance",)), resumes=True)
+@job("fit_baselines", presets.BaselinesConfig, "3", checks=claims(warn=("controls_at_chance",)), resumes=True)
 def fit_baselines(cfg: presets.BaselinesConfig, inputs: Inputs, out: Path) -> Report:
     """Shards of one dataset with tasks, or of all datasets of a pool -> predictions and scores of the tuned baselines."""
     from neurofm_ml.evaluation.baselines.baselines import fit_baselines
@@ -47,7 +47,7 @@ def probe(cfg: presets.ProbeConfig, inputs: Inputs, out: Path) -> Report:
     return probe(cfg, inputs["features"][0], inputs["shards"], inputs["scaler"], out)
 
 
-@job("few_shot", presets.FewShotConfig, "1", checks=claims("table_is_valid", warn=("controls_at_chance",)))
+@job("few_shot", presets.FewShotConfig, "2", checks=claims("table_is_valid", warn=("controls_at_chance",)))
 def few_shot(cfg: presets.FewShotConfig, inputs: Inputs, out: Path) -> Report:
     """Features -> scores of readouts from few labels, beside the same from raw inputs."""
     from neurofm_ml.evaluation.shots.few_shot import few_shot
@@ -55,7 +55,7 @@ def few_shot(cfg: presets.FewShotConfig, inputs: Inputs, out: Path) -> Report:
     return few_shot(cfg, inputs["features"][0], inputs["shards"], inputs["scaler"], out)
 
 
-@job("zero_shot", presets.ZeroShotConfig, "1", checks=claims("table_is_valid"))
+@job("zero_shot", presets.ZeroShotConfig, "2", checks=claims("table_is_valid"))
 def zero_shot(cfg: presets.ZeroShotConfig, inputs: Inputs, out: Path) -> Report:
     """Features -> scores of readouts that saw no label of their target."""
     from neurofm_ml.evaluation.transfer.zero_shot import zero_shot
@@ -63,7 +63,7 @@ def zero_shot(cfg: presets.ZeroShotConfig, inputs: Inputs, out: Path) -> Report:
     return zero_shot(cfg, inputs["features"][0], inputs["shards"], inputs["scaler"], out)
 
 
-@job("transfer", presets.TransferConfig, "1", checks=claims("table_is_valid", warn=("places_read_themselves",)))
+@job("transfer", presets.TransferConfig, "2", checks=claims("table_is_valid", warn=("places_read_themselves",)))
 def transfer(cfg: presets.TransferConfig, inputs: Inputs, out: Path) -> Report:
     """Features -> matrices of readouts fitted in one place and scored in another."""
     from neurofm_ml.evaluation.transfer.transfer import transfer

@@ -113,6 +113,16 @@ def test_one_person_in_two_datasets_is_found(seed: int, known_by: str) -> None:
     ]
 
 
+def test_one_person_in_two_sites_of_a_pool_is_found_in_whatever_split() -> None:
+    """Each site is left out once, and trained on at other times."""
+    a, b = clean("abide_nyu", 0), clean("abide_yale", 0)
+    b = renamed(b.having(subject="beta " + b.windows.subject, family=None), "subject", "beta s0", "s0")
+    found = shared_units([a.used(), of_one_source(a, b).used()])
+    assert ("subject", "abide_nyu", "train", "abide_yale", "train") in [
+        (f.kind, f.a.dataset, f.a.split, f.b.dataset, f.b.split) for f in found
+    ]
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(("unit", "kind"), [("family", "family"), ("site", "site"), ("session", "session")])
 def test_a_family_a_site_or_a_session_in_two_datasets_is_found(unit: str, kind: str, seed: int) -> None:

@@ -178,6 +178,14 @@ def test_table_picture_and_checks(rows: list[dict], tmp_path: Path) -> None:
     assert publish([], {}, tmp_path).metrics["rows"] == 0
 
 
+def test_controls_are_held_against_the_chance_of_their_metric(rows: list[dict], tmp_path: Path) -> None:
+    """An error at chance is fine; an accuracy that exchanged labels reach is not."""
+    told = [{"run": "tiny-0", "fingerprint": "abc", "size": "tiny", "seed": 0, **row} for row in rows]
+    fine = publish([{**row, "metric": "mae", "control": 5.0, "excess": -0.1} for row in told], {}, tmp_path)
+    leaky = publish([{**row, "metric": "balanced_accuracy", "control": 0.99, "excess": 0.49} for row in told], {}, tmp_path)
+    assert [{check.name: check.passed for check in report.checks}["controls_at_chance"] for report in (fine, leaky)] == [True, False]
+
+
 def test_a_probe_whose_model_learned_from_the_labels_is_not_called_few_shot() -> None:
     rows = rows_of(Question("toy", "r", labels(2.0, 1), [], seen=True), replace(CFG, shots=(5,)), {})
     assert {(row["method"], row["family"]) for row in rows} == {("linear_probe_of_seen_labels", "neurofmx")}

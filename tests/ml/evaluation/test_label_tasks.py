@@ -15,6 +15,7 @@ from neurofm_ml.data.batches import build_vocabulary, neural_signals
 from neurofm_ml.data.recordings import load_card, save_recording
 from neurofm_ml.data.windows import shard_recordings
 from neurofm_ml.evaluation.baselines.baselines import questions
+from neurofm_ml.evaluation.tasks import label_tasks as tasks_module
 from neurofm_ml.evaluation.tasks.label_tasks import LabelCase, find_label_cases, find_pooled_cases, leave_sites_out, pool
 from neurofm_ml.evaluation.tasks.label_windows import STRETCH, LabelSource
 from neurofm_ml.evaluation.tasks.tasks import find_cases, find_encoding_cases
@@ -254,7 +255,6 @@ def planted_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool of the two sites: the age of everybody, and where they are."""
     across = tuple(task for task in TASKS if task.name == "site")
     made = Pool(datasets=("here", "there"), tasks=("age",), across=across)
-    monkeypatch.setattr("neurofm_ml.knowledge.pools.datasets", lambda: {"here": CARD})
     monkeypatch.setattr("neurofm_ml.evaluation.tasks.label_tasks.POOLS", {"everywhere": made})
 
 
@@ -289,7 +289,9 @@ def test_a_site_that_is_left_out_is_seen_in_the_test_alone(sites: list[Path], pl
 def test_baselines_of_a_pool_answer_its_tasks_and_those_of_each_site_left_out(
     sites: list[Path], planted_pool: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neurofm_ml.evaluation.baselines.baselines.POOLS", {"everywhere": None})
+    monkeypatch.setattr("neurofm_ml.evaluation.baselines.baselines.POOLS", tasks_module.POOLS)
+    with pytest.raises(ValueError, match="pool 'everywhere' lacks the shards of there"):
+        list(questions(BaselinesConfig(dataset="everywhere"), sites[:1], [], tmp_path))
     asked = list(questions(BaselinesConfig(dataset="everywhere"), sites, [], tmp_path))
     age = {("everywhere", where, "age") for where in ("all", "without_here", "without_there")}
     assert {q.case.key for q in asked} == {*age, ("everywhere", "all", "site")}

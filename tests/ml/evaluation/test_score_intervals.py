@@ -58,6 +58,7 @@ def test_block_length_of_noise_and_of_a_constant() -> None:
     noise = np.random.default_rng(0).normal(size=(2000, 20))
     assert np.median([block_length(column) for column in noise.T]) <= 8
     assert block_length(np.ones(100)) == 1
+    assert [block_length(np.arange(n, dtype=float)) for n in (2, 3, 4)] == [1, 1, 1]
 
 
 def _truth(gain: float, noise: float) -> float:

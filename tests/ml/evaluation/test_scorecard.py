@@ -182,20 +182,39 @@ def test_the_noise_ceiling_is_a_share() -> None:
 
 
 def test_few_shots_against_all_labels() -> None:
-    many = {"metric": "balanced_accuracy", "method": "probe", "value": 0.9}
-    few = {**many, "value": 0.81, "ci_low": 0.8, "ci_high": 0.82, "k_shot": 10.0}
-    rows = judge(evidence(scores(), few_shot=scores(few, many))).set_index("target")
-    assert rows.loc["share of full performance"].value == pytest.approx(0.9)
+    many = {"metric": "auroc", "method": "few_shot_linear_probe", "value": 0.9}
+    few = {**many, "value": 0.8, "ci_low": 0.79, "ci_high": 0.81, "k_shot": 10.0}
+    blind = [{**row, "task": "blind", "value": v} for row, v in ((few, 0.5), (many, 0.55))]
+    rows = judge(evidence(scores(), few_shot=scores(few, many, *blind, {**few, "method": "linear_probe_of_seen_labels"}))).set_index(
+        "target"
+    )
+    assert rows.loc["share of full performance"].value == pytest.approx(0.75), "above chance, where there is something to be had"
     assert rows.loc["five-shot accuracy"].verdict == UNMEASURED
 
 
 def test_transfer_leaves_the_diagonal_out() -> None:
     cells = [("a", "a", 0.9), ("a", "b", 0.7), ("b", "a", 0.72), ("b", "b", 0.9)]
     cells_ = pd.DataFrame(
-        [{"axis": "species", "source": s, "target": t, "task": "velocity", "value": v, "within": 0.9} for s, t, v in cells]
+        [
+            {"axis": axis, "source": s, "target": t, "task": "velocity", "metric": metric, "value": v, "within": 0.9, "chance": chance}
+            for s, t, v in cells
+            for axis, metric, chance in (("species", "r2", 0.0), ("species", "r2", 0.0), ("modality", "auroc", 0.5))
+        ]
     )
-    row = judge(evidence(scores(), transfer=cells_)).set_index("target").loc["cross-species transfer"]
-    assert (row.value, row.tasks, row.verdict) == (pytest.approx(0.71), 2, MET)
+    rows = judge(evidence(scores(), transfer=cells_)).set_index("target")
+    row = rows.loc["cross-species transfer"]
+    assert (row.value, row.tasks, row.verdict) == (pytest.approx(0.71), 2, MET), "seeds are no cells of their own"
+    assert rows.loc["cross-modal retention"].value == pytest.approx(0.21 / 0.4)
+
+
+def test_the_same_people_count_once() -> None:
+    error = {"task": "age", "metric": "mae", "recording": "all"}
+    sites = [{**error, "dataset": name, "value": 9.0, "ci_low": 8.0, "ci_high": 10.0} for name in ("abide_nyu", "abide_yale")]
+    together = {**error, "dataset": "abide", "value": 2.0, "ci_low": 1.5, "ci_high": 2.5}
+    alone = judge(evidence(scores(*sites))).set_index("target").loc["age, mean absolute error (years)"]
+    pooled = judge(evidence(scores(*sites, together))).set_index("target").loc["age, mean absolute error (years)"]
+    assert (alone.value, alone.tasks, alone.verdict) == (9.0, 2, REFUTED)
+    assert (pooled.value, pooled.tasks, pooled.verdict) == (2.0, 1, MET)
 
 
 def test_nothing_made_is_nothing_claimed(tmp_path: Path) -> None:

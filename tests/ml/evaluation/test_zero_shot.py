@@ -10,7 +10,7 @@ from planted_places import labels, series
 
 from neurofm_ml.evaluation.scoring.scores import read_scores
 from neurofm_ml.evaluation.transfer.examples import Examples
-from neurofm_ml.evaluation.transfer.places import Place
+from neurofm_ml.evaluation.transfer.places import Place, matrix
 from neurofm_ml.evaluation.transfer.zero_shot import METHODS, probe, prototype, publish, retrieved, rows_of, said_of
 from neurofm_ml.presets import ZeroShotConfig
 from neurofm_ml.types import Array
@@ -49,6 +49,24 @@ def test_shuffling_the_labels_of_a_source_does(tmp_path: Path) -> None:
     shuffled = [Place.of("x", replace(parts[1], y=1 - parts[1].y)), others[1]]
     for fit in METHODS.values():
         assert not np.array_equal(said_of(fit(others), target, "own"), said_of(fit(shuffled), target, "own"))
+
+
+def test_a_class_that_no_source_has_is_not_said(tmp_path: Path) -> None:
+    task = replace(labels(2.0, 0).task, classes=("a", "b", "c"), metric="balanced_accuracy")
+    source, target = labels(2.0, 1, task=task), labels(2.0, 2, task=task)
+    said = said_of(prototype([Place.of("s", source)]), Place.of("t", replace(target, y=(target.y + 1) % 3)), "own")
+    assert (said.argmax(1) < 2).all()
+    assert np.isfinite(said).all()
+
+
+def test_the_same_recordings_under_another_name_are_no_source() -> None:
+    """A slice of the scans of a person is not another person."""
+    whole, part, other = (labels(2.0, k, dataset=d, recording=r) for k, (d, r) in enumerate((("w", "run1"), ("p", "run1"), ("o", "run9"))))
+    rows = list(rows_of([whole, part, other], "dataset", CFG, {}))
+    assert {(row["dataset"], row["trained_on"]) for row in rows} == {("w", "o"), ("p", "o"), ("o", "p, w")}
+    places = [Place.of(name, x) for name, x in zip("wpo", (whole, part, other), strict=True)]
+    cells = {(row["source"], row["target"]) for row in matrix(places, "own", 9, 0)}
+    assert cells == {(s, t) for s in "wpo" for t in "wpo"} - {("w", "p"), ("p", "w")}
 
 
 def test_a_shared_map_and_shared_prototypes_are_found_where_nothing_was_fitted(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The table of tasks: all that cards and pools state, what any signal can be asked, one row each."""
 
+import dataclasses
 import re
 from collections import Counter
 from typing import get_args
@@ -22,7 +23,9 @@ def test_every_task_of_every_card_and_pool_is_a_row() -> None:
             row = rows[name, task.name]
             assert (row.category, row.target, row.metric, row.inputs) == (task.category, task.target, task.metric, task.inputs)
     for name in POOLS:
-        assert {task for dataset, task in rows if dataset == name} == {task.name for task in POOLS[name].specs}
+        assert {task for dataset, task in rows if dataset == name} == {
+            task.name for task in POOLS[name].specs([datasets()[d] for d in POOLS[name].datasets])
+        }
 
 
 def test_every_category_is_there_and_scored_by_a_known_metric() -> None:
@@ -70,10 +73,15 @@ def test_cards_name_the_metrics_that_there_are() -> None:
 @pytest.mark.parametrize("name", list(POOLS))
 def test_the_datasets_of_a_pool_have_its_tasks_and_channels(name: str) -> None:
     cards = [datasets()[member] for member in POOLS[name].datasets]
-    for task in POOLS[name].specs:
+    for task in POOLS[name].specs(cards):
         for card in cards:
             assert set(task.inputs) <= set(card.signals)
             stated = {t.name: t for t in card.tasks}
             assert stated.get(task.name, task) == task
             assert (task.name in stated) != (task in POOLS[name].across)
     assert {re.sub("_[a-z]+$", "", card.name) for card in cards} == {name}
+    other = dataclasses.replace(
+        cards[1], tasks=tuple(dataclasses.replace(t, metric="r2") if t.name == "age" else t for t in cards[1].tasks)
+    )
+    with pytest.raises(ValueError, match="task 'age' is not the same in the cards of"):
+        POOLS[name].specs([cards[0], other])

@@ -90,3 +90,10 @@ TWO = np.arange(10.0).reshape(5, 2)
 def test_what_has_no_score_is_refused(name: str, y: Array, p: Array, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         SCORES[name].value(y, p)
+
+
+def test_an_answer_that_is_always_the_same_goes_with_nothing() -> None:
+    y = np.arange(5.0)[:, None]
+    assert SCORES["pearson"].value(y, np.full((5, 1), 3.0)) == 0.0
+    with pytest.raises(ValueError, match="a column of y_true is constant"):
+        SCORES["pearson"].value(np.ones((5, 1)), y)
