@@ -137,7 +137,7 @@ def pod_spec(site: Site, task: Task) -> Body:
         "envFrom": [{"secretRef": {"name": site.secret}}] if site.secret else [],
         "resources": _resources(site, asked),
         "volumeMounts": mounts,
-        "securityContext": _container_rights(site, asked),
+        "securityContext": _container_rights(),
     }
     return {
         "restartPolicy": "Never",
@@ -185,10 +185,8 @@ def _pod_rights() -> Body:
     return {"runAsNonRoot": True, **user, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
-def _container_rights(site: Site, asked: Resources) -> Body:
-    """None, but to pin memory for the network cards of a gang."""
-    pinned = {"add": ["IPC_LOCK"]} if site.rdma and asked.nodes > 1 else {}
-    return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"], **pinned}}
+def _container_rights() -> Body:
+    return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
 def _placement(site: Site, task: Task) -> Body:

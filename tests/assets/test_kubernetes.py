@@ -105,7 +105,7 @@ def test_a_gang_meets_at_its_first_pod_and_fails_whole() -> None:
     assert spec["subdomain"] == gangs_service()["metadata"]["name"] == "neurofm-gangs"
     assert gangs_service()["spec"]["selector"].items() <= body["spec"]["template"]["metadata"]["labels"].items()
     assert container["resources"]["limits"]["rdma/ib"] == "1"
-    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["IPC_LOCK"]}
+    assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     assert variables(container)["NCCL_IB_DISABLE"] == "0"
     assert variables(pod_of(job_body(SITE, task(presets.resources("large"))))[1])["NCCL_IB_DISABLE"] == "1"
 

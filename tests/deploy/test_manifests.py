@@ -15,7 +15,7 @@ from kubernetes.utils.quantity import parse_quantity
 from rendering import Object, find, pods, render
 from schemas import RELEASES, schema_problems
 
-from neurofm_assets.compute.pods import USER, Site, Task, job_body
+from neurofm_assets.compute.pods import USER, Task, job_body
 from neurofm_assets.resources import kubernetes
 from neurofm_ml import presets
 
@@ -68,7 +68,7 @@ def test_kubectl_renders_the_same(overlay: str) -> None:
         ("base/network.yaml", "policyTypes: [Ingress, Egress]", "policyType: [Ingress]", "policyType"),
         ("base/network.yaml", "app.kubernetes.io/managed-by: neurofm", "app.kubernetes.io/managed-by: neurofn", "no pod answers"),
         ("base/limits.yaml", "hard:", "hrd:", "hrd"),
-        ("base/namespace.yaml", "kind: Namespace", "kind: Namespce", "no target"),
+        ("base/namespace.yaml", "kind: Namespace", "kind: Namespce", "no such kind"),
         ("base/kustomization.yaml", "- limits.yaml", "- limit.yaml", "limit.yaml"),
         ("base/kustomization.yaml", "configMapGenerator:", "configMapGenerators:", "configMapGenerators"),
         ("base/kustomization.yaml", "name: neurofm-settings", "name: neurofm-setings", "no ConfigMap neurofm-settings"),
@@ -148,29 +148,28 @@ def test_workers_cannot_ask_the_cluster_anything() -> None:
     assert bound == {"neurofm-control"}
 
 
-def site(overlay: str, monkeypatch: pytest.MonkeyPatch) -> Site:
-    """What the launcher makes of an overlay's settings."""
-    for name, value in find(render(ROOT / "deploy" / "overlays" / overlay), "ConfigMap", "neurofm-settings")["data"].items():
+def job_of(objects: list[Object], size: str, monkeypatch: pytest.MonkeyPatch) -> Object:
+    """The Job that the launcher makes with an overlay's settings."""
+    for name, value in find(objects, "ConfigMap", "neurofm-settings")["data"].items():
         monkeypatch.setenv(name, value)
-    return kubernetes().site
+    asked, job_file, messages = presets.resources(size), Path("/shared/job.json"), Path("/shared/messages")
+    return job_body(kubernetes().site, Task("neurofmx_pretrained", "0" * 16, "run", job_file, messages, asked, {}, 3))
 
 
 @pytest.mark.parametrize(("overlay", "size"), [("workstation", "tiny"), ("h100", "small"), ("h100", "medium"), ("multinode", "large")])
 def test_a_cluster_accepts_the_jobs_of_the_launcher(overlay: str, size: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    given, asked = site(overlay, monkeypatch), presets.resources(size)
-    task = Task("neurofmx_pretrained", "0" * 16, "run", Path("/shared/job.json"), Path("/shared/messages"), asked, {}, 3)
-    job = job_body(given, task)
+    objects = render(ROOT / "deploy" / "overlays" / overlay)
+    job = job_of(objects, size, monkeypatch)
     assert [problem for release in RELEASES for problem in schema_problems(job, release)] == []
-    objects, pod = render(ROOT / "deploy" / "overlays" / overlay), job["spec"]["template"]["spec"]
+    pod = job["spec"]["template"]["spec"]
     claims = [volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"] if "persistentVolumeClaim" in volume]
     assert all(find(objects, "PersistentVolumeClaim", name) for name in claims)
     assert {"secretRef": {"name": "neurofm-s3"}} in pod["containers"][0]["envFrom"]
-    assert pod.get("nodeSelector", {}) == ({"neurofm/pool": "h100"} if asked.gpus else {})
+    assert pod.get("nodeSelector", {}) == ({"neurofm/pool": "h100"} if presets.resources(size).gpus else {})
     (policy,) = (thing for thing in objects if thing["kind"] == "NetworkPolicy" and thing["metadata"]["name"] == "workers")
     assert policy["spec"]["podSelector"]["matchLabels"].items() <= job["spec"]["template"]["metadata"]["labels"].items()
-    pinned = "IPC_LOCK" in pod["containers"][0]["securityContext"]["capabilities"].get("add", ())
-    enforced = find(objects, "Namespace", "neurofm")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
-    assert enforced == ("privileged" if pinned else "baseline")
+    assert find(objects, "Namespace", "neurofm")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "baseline"
+    assert pod["containers"][0]["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     if queue := job["metadata"]["labels"].get("kueue.x-k8s.io/queue-name"):
         assert find(objects, "LocalQueue", queue)
 
