@@ -4,7 +4,7 @@ import ast
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster_k8s.client
@@ -172,6 +172,34 @@ def test_a_cluster_accepts_the_jobs_of_the_launcher(overlay: str, size: str, mon
     assert pod["containers"][0]["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     if queue := job["metadata"]["labels"].get("kueue.x-k8s.io/queue-name"):
         assert find(objects, "LocalQueue", queue)
+
+
+def on_crusoe(objects: list[Object]) -> list[Object]:
+    """What the README's sed for Crusoe makes of an overlay."""
+    (expression,) = re.findall(r"`-e \"(s\|rdma/ib\|.+?)\"`", (ROOT / "deploy" / "README.md").read_text())
+    text = subprocess.run(["sed", "-e", expression], input=yaml.safe_dump_all(objects), capture_output=True, text=True, check=True).stdout
+    return list(yaml.safe_load_all(text))
+
+
+@pytest.mark.parametrize("size", presets.SIZES)
+@pytest.mark.parametrize("rdma", [True, False])
+@pytest.mark.parametrize("adapted", [list, on_crusoe], ids=["coreweave", "crusoe"])
+def test_the_queue_admits_every_size(
+    adapted: Callable[[list[Object]], list[Object]], rdma: bool, size: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kueue refuses a pod that asks for a resource its queue does not cover, and a queue whose flavours do not list what it covers."""
+    objects = adapted(render(ROOT / "deploy" / "overlays" / "multinode"))
+    if not rdma:
+        del find(objects, "ConfigMap", "neurofm-settings")["data"]["NEUROFM_RDMA"]
+    spec = job_of(objects, size, monkeypatch)["spec"]
+    requests = spec["template"]["spec"]["containers"][0]["resources"]["requests"]
+    assert ("rdma/ib" in requests or "nvidia.com/hostdev" in requests) == (rdma and spec["completions"] > 1)
+    (group,) = find(objects, "ClusterQueue", "neurofm")["spec"]["resourceGroups"]
+    quotas = [{one["name"]: parse_quantity(one["nominalQuota"]) for one in flavor["resources"]} for flavor in group["flavors"]]
+    assert all(list(quota) == group["coveredResources"] for quota in quotas)
+    assert requests.keys() <= set(group["coveredResources"])
+    need = {name: spec["completions"] * parse_quantity(amount) for name, amount in requests.items()}
+    assert any(all(amount <= quota[name] for name, amount in need.items()) for quota in quotas)
 
 
 def test_everybody_writes_to_the_shared_volume_as_the_same_user() -> None:
