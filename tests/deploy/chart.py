@@ -79,7 +79,12 @@ VALUES = object_schema(
     rabbitmq=ENABLED,
     redis=ENABLED,
     dagsterWebserver=object_schema(
-        "", "replicaCount image podSecurityContext securityContext resources nodeSelector", replicaCount=COUNT, **POD
+        "",
+        "replicaCount image service readinessProbe podSecurityContext securityContext resources nodeSelector",
+        replicaCount=COUNT,
+        service=object_schema("port", port=COUNT),
+        readinessProbe={"$ref": CORE + "Probe"},
+        **POD,
     ),
     runLauncher=object_schema("config", "type", config=object_schema("k8sRunLauncher", k8sRunLauncher=LAUNCHER)),
     dagsterDaemon=object_schema(

@@ -45,6 +45,14 @@ def test_the_chart_is_of_the_release_that_is_installed() -> None:
         assert pinned in (ROOT / "deploy" / file).read_text(), f"deploy/{file} names another version of the chart"
 
 
+def test_the_webserver_listens_where_it_may_and_where_it_is_asked() -> None:
+    webserver = VALUES["dagsterWebserver"]
+    port = webserver["service"]["port"]  # the chart's pod listens there too; its probe has a number of its own
+    assert port >= 1024, "a port for the capability that all containers drop"
+    assert webserver["readinessProbe"]["httpGet"]["port"] == port
+    assert f'component=dagster-webserver -o name)" 3000:{port}\n' in (ROOT / "deploy" / "README.md").read_text()
+
+
 @pytest.mark.parametrize("name", ["run_retries", "run_monitoring", "concurrency", "retention", "telemetry", "nux"])
 def test_the_chart_and_dagster_yaml_say_the_same(name: str) -> None:
     assert instance(VALUES)[name] == SETTINGS[name]
