@@ -1,6 +1,7 @@
 """What deploy/README.md names is there: files, targets, modules, assets, variables, objects of the cluster, outputs of Terraform."""
 
 import importlib.util
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -142,6 +143,18 @@ def test_the_variables_of_the_readme_are_those_of_the_settings() -> None:
     for name, value in settings.items():
         if name.startswith("NEUROFM_"):
             assert exported[name].rpartition("/")[2] == value.rpartition("/")[2], name
+
+
+def test_ray_is_given_the_newest_job_file(tmp_path: Path) -> None:
+    (command,) = re.findall(r"sh -c '(RAY_ADDRESS=auto .*)'", README)
+    for name, when in (("job-a.json", 1), ("job-z.json", 3), ("job-m.json", 2)):
+        path = tmp_path / "artifacts/best_config/small" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, (when, when))
+    script = command.replace("/shared/neurofm", str(tmp_path)).replace("python -m neurofm_ml.jobs", "printf '%s\\n'")
+    said = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == [f"{tmp_path}/artifacts/best_config/small/job-z.json"]
 
 
 def test_the_commands_are_shell(tmp_path: Path) -> None:

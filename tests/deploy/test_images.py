@@ -113,6 +113,11 @@ def test_ray_and_the_build_backend_are_pinned() -> None:
     assert f"rayVersion: {constraints(ROOT)['ray']}\n" in (ROOT / "deploy" / "components" / "ray" / "cluster.yaml").read_text()
 
 
+def test_ray_holds_what_the_probes_of_kuberay_call() -> None:
+    steps = stages((ROOT / "deploy" / "Dockerfile").read_text())["ray"].steps
+    assert any(word == "RUN" and re.search(r"apt-get install .*\bwget\b", rest) for word, rest in steps)
+
+
 def test_the_worker_holds_no_orchestrator_and_control_no_torch() -> None:
     worker, control = closure(IMAGES["worker"]), closure(IMAGES["control"])
     assert {name for name in worker if name.startswith("dagster")} == {"dagster-pipes"}
