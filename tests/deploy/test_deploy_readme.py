@@ -19,8 +19,8 @@ from neurofm_ml import presets
 ROOT = Path(__file__).parents[2]
 OVERLAYS = ["workstation", "h100", "multinode"]
 PROVIDERS = ["coreweave", "crusoe"]
-#: Objects that the chart makes; everything else that a command names is ours.
-OF_THE_CHART = {("deployment", "dagster-daemon")}
+#: Objects that the chart and the operators make; everything else that a command names is ours.
+OF_OTHERS = {("Deployment", "dagster-daemon"), ("Deployment", "kueue-controller-manager"), ("Namespace", "kueue-system")}
 KINDS = {"statefulset": "StatefulSet", "service": "Service", "deployment": "Deployment", "raycluster": "RayCluster"}
 
 
@@ -88,8 +88,9 @@ def _terraform(shell: str) -> Iterator[str]:
 
 def _objects(shell: str) -> Iterator[str]:
     there = {(thing["kind"], thing["metadata"]["name"]) for name in OVERLAYS for thing in render(ROOT / "deploy" / "overlays" / name)}
+    there |= OF_OTHERS
     named = set(re.findall(r"\b(statefulset|deployment|service)/([\w-]+)", shell)) | set(re.findall(r"\b(raycluster) ([\w-]+)", shell))
-    yield from (f"no {kind} {name}" for kind, name in named - OF_THE_CHART if (KINDS[kind], name) not in there)
+    yield from (f"no {kind} {name}" for kind, name in named if (KINDS[kind], name) not in there)
     yield from (f"no namespace {name}" for name in re.findall(r"(?:-n|--namespace) (\S+)", shell) if ("Namespace", name) not in there)
 
 
@@ -143,6 +144,13 @@ def test_the_variables_of_the_readme_are_those_of_the_settings() -> None:
     for name, value in settings.items():
         if name.startswith("NEUROFM_"):
             assert exported[name].rpartition("/")[2] == value.rpartition("/")[2], name
+
+
+def test_operators_are_up_before_anything_of_their_kinds_is_applied() -> None:
+    shell = commands(README)
+    before, _, _ = shell.partition("kubectl kustomize")
+    assert re.search(r"^helm .* kuberay-operator .* --wait$", before, re.MULTILINE)
+    assert "kubectl -n kueue-system rollout status deployment/kueue-controller-manager\n" in before
 
 
 def test_ray_is_given_the_newest_job_file(tmp_path: Path) -> None:
