@@ -21,6 +21,8 @@ OVERLAYS = ["workstation", "h100", "multinode"]
 PROVIDERS = ["coreweave", "crusoe"]
 #: Objects that the chart and the operators make; everything else that a command names is ours.
 OF_OTHERS = {("Deployment", "dagster-daemon"), ("Deployment", "kueue-controller-manager"), ("Namespace", "kueue-system")}
+#: The secrets that a command creates, and their keys.
+SECRET = re.compile(r"create secret generic ([\w-]+)|--from-literal=([\w-]+)")
 KINDS = {"statefulset": "StatefulSet", "service": "Service", "deployment": "Deployment", "raycluster": "RayCluster"}
 
 
@@ -151,6 +153,21 @@ def test_operators_are_up_before_anything_of_their_kinds_is_applied() -> None:
     before, _, _ = shell.partition("kubectl kustomize")
     assert re.search(r"^helm .* kuberay-operator .* --wait$", before, re.MULTILINE)
     assert "kubectl -n kueue-system rollout status deployment/kueue-controller-manager\n" in before
+
+
+def test_one_machine_has_no_terraform_and_makes_the_namespace_before_what_lies_in_it() -> None:
+    steps, section = README.split("## One machine with k3s\n")
+    shell = commands(section.partition("\n## ")[0])
+    order = [
+        "--default-runtime=nvidia",
+        "nvidia-device-plugin.yml",
+        "kustomize deploy/overlays/workstation",
+        "create secret",
+        "rollout status",
+    ]
+    assert sorted(order, key=shell.index) == order
+    assert "terraform" not in shell
+    assert set(SECRET.findall(shell)) == set(SECRET.findall(commands(steps)))
 
 
 def test_ray_is_given_the_newest_job_file(tmp_path: Path) -> None:
