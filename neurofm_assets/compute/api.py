@@ -1,6 +1,6 @@
 """The few calls of the Kubernetes API that running a job needs, each of which outlasts an upgrade of the control plane.
 
-A server that is busy, restarts or cannot be reached is asked again; one that refuses is believed at once.
+A server that is busy, restarts or cannot be reached is asked again; one that refuses is believed.
 """
 
 import functools
@@ -18,7 +18,10 @@ from neurofm_assets.compute.pods import MANAGED, Body
 _TIMEOUT_S = 30
 _LONGEST_PAUSE_S = 30.0
 #: Answers that asking again does not change.
-_REFUSED = (400, 401, 403, 404, 405, 409, 413, 415, 422)
+_REFUSED = (400, 404, 405, 413, 415, 422)
+#: Answers that a server also gives whose own authorizer is not ready yet: believed after so many seconds of nothing else.
+_DENIED = (401, 403)
+_DENIED_S = 60.0
 _GONE = 404
 _EXISTS = 409
 
@@ -49,6 +52,7 @@ class Api:
         from urllib3.exceptions import HTTPError
 
         end, pause = time.monotonic() + self.patience_s, self.poll_s
+        allowed = time.monotonic()  # when it last did anything but deny
         while True:
             try:
                 return function(*args, **more, _request_timeout=_TIMEOUT_S)
@@ -56,9 +60,12 @@ class Api:
                 status, said = getattr(error, "status", 0), _said(error)  # 0: no answer
                 if status == expected:
                     return None
-                if status in _REFUSED:
+                now = time.monotonic()
+                if status not in _DENIED:
+                    allowed = now
+                if status in _REFUSED or now - allowed > min(_DENIED_S, self.patience_s):
                     raise dg.Failure(f"the cluster refuses to {what}: {said}", allow_retries=False) from error
-                if time.monotonic() > end:
+                if now > end:
                     raise dg.Failure(f"the cluster could not {what} for {self.patience_s:.0f} s: {said}") from error
                 if pause == self.poll_s:
                     self.warn(f"the cluster cannot {what} ({said}); asking again.")
