@@ -232,7 +232,10 @@ class _Launch:
         end = _ended(job)
         assert end is not None
         if end.type == "Complete":
-            return _End("result", said["artifact"]) if "artifact" in said else _End("failed", "ended without a result")
+            if "artifact" in said:
+                return _End("result", said["artifact"])
+            found = jobs.find(self.spec)  # what it said may have been lost
+            return _End("result", found.path) if found else _End("failed", "ended without a result")
         if "error" in said:
             return _End("wrong", said["error"])
         if end.reason == "DeadlineExceeded":

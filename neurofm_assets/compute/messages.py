@@ -41,9 +41,12 @@ class SharedFileMessages(dg.PipesMessageReader):
         at, last = 0, False
         while not last:
             last = over.wait(_PAUSE_S)  # what was written before the end is read after it
-            with self.path.open("rb") as file:  # opened anew each time: a network file system then asks its server for what is new
-                file.seek(at)
-                whole = file.read().rpartition(b"\n")[0]
+            try:
+                with self.path.open("rb") as file:  # opened anew each time: a network file system then asks its server for what is new
+                    file.seek(at)
+                    whole = file.read().rpartition(b"\n")[0]
+            except OSError:  # a network file system has such moments, and a training says its result days later
+                continue
             at += len(whole) + bool(whole)
             for line in whole.splitlines():
                 pods.take(line.decode(errors="replace"))

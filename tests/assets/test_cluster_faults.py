@@ -98,6 +98,13 @@ def test_an_exit_without_a_word_is_not_a_result(stage: Scene) -> None:
     assert stage.cluster.ever("jobs") == 2
 
 
+def test_a_result_that_nobody_heard_of_is_found(stage: Scene) -> None:
+    stage.befall("unheard")
+    stage.make()
+    assert is_whole(stage)
+    assert (stage.starts(), stage.cluster.ever("jobs")) == ([0], 1)
+
+
 @slow
 def test_a_worker_that_always_crashes_fails_with_its_last_words(stage: Scene) -> None:
     stage.befall("crash", start="every")

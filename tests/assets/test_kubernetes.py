@@ -1,6 +1,8 @@
 """What is asked of a cluster, size by size, and how its words are read."""
 
+import errno
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -236,6 +238,24 @@ def test_pods_that_follow_one_another_are_one_writer(written: Sequence[str], res
             file.flush()
     assert list(handler.get_custom_messages()) == results
     assert path.read_text() == "".join(written), "never truncated"
+
+
+def test_a_reader_outlasts_a_file_system_that_fails_for_a_moment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path, fails, whole = tmp_path / "messages.jsonl", iter([True]), Path.open
+    failed = threading.Event()
+
+    def stale(self: Path, *args: Any, **more: Any) -> Any:
+        if next(fails, False):
+            failed.set()
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return whole(self, *args, **more)
+
+    handler = dg.PipesMessageHandler(dg.build_op_context(), reader := SharedFileMessages(path))
+    monkeypatch.setattr(Path, "open", stale)
+    with reader.read_messages(handler):
+        assert failed.wait(30)
+        path.write_text("".join([OPENED, custom("a"), CLOSED]))
+    assert list(handler.get_custom_messages()) == ["a"]
 
 
 # ---------------------------------------------------------------- obstacles
