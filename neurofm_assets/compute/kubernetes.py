@@ -22,7 +22,7 @@ import dagster as dg
 from neurofm_assets.compute.api import Api
 from neurofm_assets.compute.base import Compute, write_job_file
 from neurofm_assets.compute.messages import SharedFileMessages
-from neurofm_assets.compute.obstacles import hopeless, obstacles, waiting
+from neurofm_assets.compute.obstacles import held, hopeless, obstacles, waiting
 from neurofm_assets.compute.pods import INDEX, MESSAGES, RUN, Site, Task, gangs_service, job_body, job_name
 from neurofm_ml import jobs
 from neurofm_ml.jobs import JobResult, JobSpec
@@ -43,7 +43,7 @@ class Kubernetes(Compute):
 
     crashes      how often a worker may crash, by its own fault, before its job counts as failed
     restarts     how often a gang is started again that lost a pod, or a Job that somebody deleted
-    patience_s   how long the API server may be away
+    patience_s   how long the API server may be away, or a registry or node fail to start a container
     """
 
     site: Site
@@ -90,6 +90,7 @@ class _Launch:
         self.name = job_name(self.asset, self.fingerprint)
         self.told: list[str] = []
         self.failed: set[str] = set()
+        self.held_since: float | None = None
         self.log = ""
 
     def result(self) -> JobResult:
@@ -203,7 +204,8 @@ class _Launch:
     def _explain(self, job: Any, pods: Sequence[Any]) -> None:
         """Say, once each, what keeps the Job from running: in the log, and on the asset's page as long as it waits."""
         names = {self.name, *(pod.metadata.name for pod in pods)}
-        for text in obstacles(job, pods, self.api.warnings(names) if waiting(pods) else []):
+        warnings = self.api.warnings(names) if waiting(pods) else []
+        for text in obstacles(job, pods, warnings):
             if text not in self.told:
                 self.told.append(text)
                 self.context.log.warning(f"the Job {self.name}: {text}")
@@ -212,9 +214,19 @@ class _Launch:
             if name not in self.failed:
                 self.failed.add(name)
                 self.log = self.api.log_tail(name, _TAIL) or self.log
-        if why := hopeless(pods):
+        self._give_up(pods, warnings)
+
+    def _give_up(self, pods: Sequence[Any], warnings: Sequence[str]) -> None:
+        """Delete a Job that cannot start, or could not for as long as is waited, and fail."""
+        if why := hopeless(pods, warnings):
             self.api.delete_job(self.name)
             raise dg.Failure(f"the Job {self.name} cannot start: {why}", metadata=self._page(), allow_retries=False)
+        stuck = held(pods)
+        self.held_since = (self.held_since or time.monotonic()) if stuck else None
+        if self.held_since and time.monotonic() - self.held_since > self.settings.patience_s:
+            self.api.delete_job(self.name)
+            what = f"the Job {self.name} could not start for {self.settings.patience_s:.0f} s: {stuck[0]}"
+            raise dg.Failure(what, metadata=self._page())
 
     def _observe(self, text: str) -> None:
         partition = self.context.partition_key if self.context.has_partition_key else None

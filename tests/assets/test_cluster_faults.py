@@ -207,6 +207,22 @@ def test_a_missing_image_fails_at_once(stage: Scene) -> None:
     stage.cluster.until(lambda: not stage.cluster.jobs() and not stage.cluster.pods())
 
 
+def test_a_pull_that_fails_for_a_while_is_waited_for(stage: Scene) -> None:
+    stage.cluster.kubelet.pulls = ["503 Service Unavailable"] * 2
+    assert "503 Service Unavailable" in page(stage.make())["cluster"]
+    assert is_whole(stage)
+    assert (stage.cluster.ever("jobs"), stage.cluster.ever("pods")) == (1, 1)
+
+
+def test_a_pull_that_fails_for_longer_is_given_up(stage: Scene) -> None:
+    stage.settings["patience_s"] = 0.3
+    stage.cluster.kubelet.pulls = ["401 Unauthorized"] * 100
+    with pytest.raises(dg.Failure, match=r"could not start for 0 s: (ErrImagePull|ImagePullBackOff): ") as caught:
+        stage.make()
+    assert "401 Unauthorized" in str(caught.value.metadata["cluster"].value)
+    stage.cluster.until(lambda: not stage.cluster.jobs() and not stage.cluster.pods())
+
+
 def test_a_job_without_a_node_waits_and_the_page_says_why(tmp_path: Path) -> None:
     with scene(tmp_path, CPU) as stage:
 

@@ -14,7 +14,7 @@ from cluster import schemas
 
 from neurofm_assets.compute import Kubernetes, Site, kubernetes
 from neurofm_assets.compute.messages import SharedFileMessages
-from neurofm_assets.compute.obstacles import hopeless, obstacles, waiting
+from neurofm_assets.compute.obstacles import held, hopeless, obstacles, waiting
 from neurofm_assets.compute.pods import Task, gangs_service, job_body, job_name
 from neurofm_assets.resources import resources_for
 from neurofm_ml import gang, presets
@@ -289,8 +289,34 @@ TAKEN = thing(type="DisruptionTarget", status="True", reason="PreemptionBySchedu
 def test_what_a_cluster_says_is_passed_on(pods: list[Any], said: list[str], lost: bool) -> None:
     job = thing(metadata={"labels": None}, spec={"suspend": False})
     assert obstacles(job, pods, []) == said
-    assert bool(hopeless(pods)) is lost
+    assert bool(hopeless(pods, [])) is lost
     assert waiting(pods) is (pods[0].status.phase == "Pending")
+
+
+BUSY = 'Failed to pull image "worker:1": unexpected status from HEAD request: 503 Service Unavailable'
+ABSENT = 'Failed to pull image "worker:1": rpc error: code = NotFound desc = failed to resolve reference: worker:1: not found'
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "warnings", "why"),
+    [
+        ("InvalidImageName", "couldn't parse image name", [], "InvalidImageName: couldn't parse image name"),
+        ("ErrImageNeverPull", None, [], "ErrImageNeverPull: "),
+        ("ErrImagePull", ABSENT, [], f"ErrImagePull: {ABSENT}"),
+        ("ErrImagePull", "manifest unknown", [], "ErrImagePull: manifest unknown"),
+        ("ErrImagePull", BUSY, [f"Failed: {BUSY}"], ""),
+        ("ErrImagePull", "dial tcp: lookup registry: no such host", [], ""),
+        ("ImagePullBackOff", 'Back-off pulling image "worker:1"', [f"Failed: {ABSENT}"], f"Failed: {ABSENT}"),
+        ("ImagePullBackOff", 'Back-off pulling image "worker:1"', [f"Failed: {BUSY}", 'FailedMount: secret "keys" not found'], ""),
+        ("CreateContainerConfigError", 'secret "keys" not found', [], 'CreateContainerConfigError: secret "keys" not found'),
+        ("CreateContainerConfigError", "failed to sync secret cache: timed out waiting for the condition", [], ""),
+        ("ContainerCreating", None, [f"Failed: {ABSENT}"], ""),
+    ],
+)
+def test_only_what_is_missing_is_hopeless(reason: str, message: str | None, warnings: list[str], why: str) -> None:
+    pods = [pod("Running", running={}), pod(waiting={"reason": reason, "message": message})]
+    assert hopeless(pods, warnings) == why
+    assert bool(held(pods)) is reason.startswith(("ErrImagePull", "ImagePullBackOff", "CreateContainerConfigError"))
 
 
 def test_a_job_without_pods_is_explained_by_its_events() -> None:

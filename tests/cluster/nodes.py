@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +23,8 @@ from cluster.schemas import quantity
 #: Every process of a pod carries it, so that none outlives the pod.
 MARK = "DOUBLE_POD_UID"
 FINISHED = ("Succeeded", "Failed")
-#: Why a container waits that will not start by itself.
-_NO_IMAGE = {"reason": "ErrImagePull"}
+#: Seconds between two pulls of an image.
+_BACK_OFF_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,7 @@ class Kubelet:
     def __init__(self, objects: Objects, images: Mapping[str, Image]) -> None:
         self.objects, self.images = objects, images
         self.logs: dict[str, Log] = {}
+        self.pulls: list[str] = []  # how the next pulls fail, in these words; after them the image is there
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._stopping: set[str] = set()
         self._busy: dict[str, threading.Thread] = {}
@@ -194,6 +196,7 @@ class Kubelet:
     def _live(self, key: Key, pod: Object) -> None:
         """A pod from its binding to the end of its last container."""
         uid, policy, restarts = pod["metadata"]["uid"], pod["spec"].get("restartPolicy", "Always"), 0
+        self._pull(key, pod)
         while process := self._begin(key, pod, restarts):
             code = self._see_through(uid, process)
             again = policy == "Always" or (policy == "OnFailure" and code != 0)
@@ -203,19 +206,36 @@ class Kubelet:
                 return
             restarts += 1
 
+    def _pull(self, key: Key, pod: Object) -> None:
+        """Ask for the image until the pull fails no more, or the pod is to go."""
+        uid, image = pod["metadata"]["uid"], pod["spec"]["containers"][0]["image"]
+        while self.pulls and not self._is_over(key, uid):
+            self._cannot_pull(key, pod, self.pulls.pop(0))
+            time.sleep(_BACK_OFF_S)
+            back_off = {"reason": "ImagePullBackOff", "message": f'Back-off pulling image "{image}"'}
+            self._report(key, uid, {"waiting": back_off}, "Pending", 0)
+            time.sleep(_BACK_OFF_S)
+
+    def _cannot_pull(self, key: Key, pod: Object, why: str) -> None:
+        message = f'Failed to pull image "{pod["spec"]["containers"][0]["image"]}": {why}'
+        self._report(key, pod["metadata"]["uid"], {"waiting": {"reason": "ErrImagePull", "message": message}}, "Pending", 0)
+        tell(self.objects, pod, "Pod", "Failed", message)
+
+    def _is_over(self, key: Key, uid: str) -> bool:
+        """Whether the pod is not to be started any more."""
+        now = self.objects.find(key, uid)
+        return now is None or bool(now["metadata"].get("deletionTimestamp")) or now["status"]["phase"] in FINISHED
+
     def _begin(self, key: Key, pod: Object, restarts: int) -> subprocess.Popen[bytes] | None:
         """Start the container; None when the pod is to be deleted or its image does not exist."""
         uid = pod["metadata"]["uid"]
         container = pod["spec"]["containers"][0]
         image = self.images.get(container["image"])
         with self.objects.changed:
-            now = self.objects.find(key, uid)
-            if now is None or now["metadata"].get("deletionTimestamp") or now["status"]["phase"] in FINISHED:
+            if self._is_over(key, uid):
                 return None
             if image is None:
-                message = f'Failed to pull image "{container["image"]}": not found'
-                self._report(key, uid, {"waiting": {**_NO_IMAGE, "message": message}}, "Pending", restarts)
-                tell(self.objects, pod, "Pod", "Failed", message)
+                self._cannot_pull(key, pod, "not found")
                 return None
             self.logs.setdefault(uid, Log()).closed = False
             process = self._process(pod, container, image)
