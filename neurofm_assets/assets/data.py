@@ -40,7 +40,7 @@ def recordings(context: dg.AssetExecutionContext, compute: Compute, store: Store
     """Everything measured in one dataset, read from its raw files: series, intervals, subjects."""
     dataset = context.partition_key
     cfg = presets.IngestConfig(dataset=dataset)
-    return compute.launch(context, store.spec(context, "ingest", cfg, raw=map(str, raw_files(CARDS[dataset]))), presets.Resources())
+    return compute.launch(context, store.spec(context, "ingest", cfg, raw=map(str, raw_files(CARDS[dataset]))), presets.preparation())
 
 
 @dg.asset(
@@ -59,7 +59,7 @@ def quality(context: dg.AssetExecutionContext, config: QualityPatch, compute: Co
     dataset = context.partition_key
     cfg = config.apply(presets.QualityConfig(dataset=dataset))
     return compute.launch(
-        context, store.spec(context, "assess_quality", cfg, recordings=[store.get(recordings, dataset)]), presets.Resources()
+        context, store.spec(context, "assess_quality", cfg, recordings=[store.get(recordings, dataset)]), presets.preparation()
     )
 
 
@@ -79,7 +79,7 @@ def shards(context: dg.AssetExecutionContext, config: ShardsPatch, compute: Comp
     cfg = config.apply(presets.ShardsConfig(dataset=dataset))
     source = store.get(recordings, dataset)
     store.require_made_from([store.get(quality, dataset)], "recordings", [source])
-    return compute.launch(context, store.spec(context, "write_shards", cfg, recordings=[source]), presets.Resources())
+    return compute.launch(context, store.spec(context, "write_shards", cfg, recordings=[source]), presets.preparation())
 
 
 @dg.asset(
@@ -97,7 +97,7 @@ def scaler(context: dg.AssetExecutionContext, config: ScalerPatch, compute: Comp
     modality = context.partition_key
     with_modality = [name for name in CARDS if modality in CARDS[name].modalities]
     cfg, chosen, left_out = store.choose(shards, config.apply(presets.ScalerConfig(modality=modality)), with_modality)
-    return compute.launch(context, store.spec(context, "fit_scaler", cfg, shards=chosen.values()), presets.Resources(), left_out)
+    return compute.launch(context, store.spec(context, "fit_scaler", cfg, shards=chosen.values()), presets.preparation(), left_out)
 
 
 def scalers_for(store: Store, chosen: Mapping[str, str], modalities: Sequence[str]) -> list[str]:

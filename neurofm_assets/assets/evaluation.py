@@ -81,7 +81,7 @@ def baselines(context: dg.AssetExecutionContext, config: BaselinesPatch, compute
     sources = {dataset: store.get(shards, dataset) for dataset in members(key)}
     scalers = scalers_for(store, sources, sorted({m for dataset in sources for m in task_modalities(CARDS[dataset])}))
     spec = store.spec(context, "fit_baselines", cfg, shards=sources.values(), scaler=scalers)
-    return compute.launch(context, spec, presets.Resources())
+    return compute.launch(context, spec, presets.preparation())
 
 
 @dg.asset(deps=[neurofmx_pretrained, *DATA], pool="gpu", **common("features", "extract_features", "numpy"))
@@ -102,7 +102,7 @@ def leakage_audit(context: dg.AssetExecutionContext, config: AuditPatch, compute
     made = [load_spec(Path(store.get(asset, context.partition_key))).inputs for asset in (neurofmx_pretrained, features)]
     used = {role: sorted({path for inputs in made for path in inputs[role]}) for role in ("shards", "scaler")}
     spec = store.spec(context, "audit", config.apply(presets.AuditConfig()), **used)
-    return compute.launch(context, spec, presets.Resources())
+    return compute.launch(context, spec, presets.preparation())
 
 
 def reading(
@@ -121,7 +121,7 @@ def reading(
         cfg = config.apply(JOBS[job].config(**{field: {"size": size, "seed": seed}[field] for field in names}))  # type: ignore[attr-defined]
         source = store.get(of, context.partition_key)
         used = {role: load_spec(Path(store.get(features, context.partition_key))).inputs[role] for role in ("shards", "scaler")}
-        resources = presets.Resources() if of is features else presets.resources(size)
+        resources = presets.preparation() if of is features else presets.resources(size)
         return compute.launch(context, store.spec(context, job, cfg, **{role: [source]}, **used), resources)
 
     return made
@@ -169,7 +169,7 @@ def scores(context: dg.AssetExecutionContext, config: ScorePatch, compute: Compu
     datasets = asked.config["datasets"]
     references = store.gather(baselines, [*datasets, *pools_of(datasets)])
     store.require_no_other([*references, *answers], "shards", used["shards"])
-    return compute.launch(context, store.spec(context, "score", cfg, answers=answers, baselines=references, **used), presets.Resources())
+    return compute.launch(context, store.spec(context, "score", cfg, answers=answers, baselines=references, **used), presets.preparation())
 
 
 @dg.asset(

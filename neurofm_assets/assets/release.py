@@ -33,7 +33,7 @@ def onnx(context: dg.AssetExecutionContext, config: OnnxPatch, compute: Compute,
     """The decoders as ONNX files, each compared with the model it came from."""
     cfg = config.apply(presets.OnnxConfig())
     adapted = store.get(neurofmx_adapted, context.partition_key)
-    return compute.launch(context, store.spec(context, "export_onnx", cfg, adapted=[adapted]), presets.Resources())
+    return compute.launch(context, store.spec(context, "export_onnx", cfg, adapted=[adapted]), presets.preparation())
 
 
 @dg.asset(

@@ -88,6 +88,7 @@ class _Launch:
         self.api = settings.api(context.log.warning)
         self.asset, self.fingerprint = context.asset_key.path[-1], jobs.fingerprint_of(spec)
         self.name = job_name(self.asset, self.fingerprint)
+        self.next = "go on from its checkpoint" if jobs.JOBS[spec.job].resumes else "begin anew"
         self.told: list[str] = []
         self.failed: set[str] = set()
         self.held_since: float | None = None
@@ -105,8 +106,8 @@ class _Launch:
             crashes -= end.how == "crashed"
             left -= 1
             if end.how == "failed" or crashes < 0 or left < 0:
-                raise dg.Failure(f"the Job {self.name} {end.said}; run it again to go on from its checkpoint.", metadata=self._page())
-            self.context.log.warning(f"the Job {self.name} {end.said}; starting it again, from its checkpoint.")
+                raise dg.Failure(f"the Job {self.name} {end.said}; run it again to {self.next}.", metadata=self._page())
+            self.context.log.warning(f"the Job {self.name} {end.said}; starting it again, to {self.next}.")
 
     def _finished(self, artifact: str) -> JobResult:
         self.context.add_asset_metadata(self._page())
@@ -251,7 +252,7 @@ class _Launch:
         if "error" in said:
             return _End("wrong", said["error"])
         if end.reason == "DeadlineExceeded":
-            return _End("failed", f"took longer than the {self.resources.hours:g} hours of its size, waiting included")
+            return _End("failed", f"took longer than its {self.resources.hours:g} hours, waiting included")
         what = f"failed: {end.reason}: {end.message}"
         if _exit_code(end.message) == EXIT_BAD_INPUT or self.resources.nodes == 1:
             return _End("failed", what)

@@ -16,7 +16,7 @@ from neurofm_ml.presets.adaptation import (
 )
 from neurofm_ml.presets.audit import AuditConfig
 from neurofm_ml.presets.augment import AugmentConfig
-from neurofm_ml.presets.base import NEURAL, READ, SIDE, SIZES, SPLITS, Resources, resources
+from neurofm_ml.presets.base import NEURAL, READ, SIDE, SIZES, SPLITS, Resources, preparation, resources
 from neurofm_ml.presets.brain_jepa import BrainJEPAConfig, BrainJEPAPretrainConfig, brain_jepa, brain_jepa_pretrain
 from neurofm_ml.presets.brainlm import BrainLMConfig, BrainLMPretrainConfig, brainlm, brainlm_pretrain
 from neurofm_ml.presets.budget import BUDGETS, budget
@@ -112,6 +112,7 @@ __all__ = [
     "meg_transformer_pretrain",
     "meta_train",
     "neurofmx",
+    "preparation",
     "pretrain",
     "resources",
     "scaling",

@@ -61,6 +61,11 @@ def resources(size: str) -> Resources:
     }[checked_size(size)]
 
 
+def preparation() -> Resources:
+    """Resources of work without a GPU over all that a dataset, or a run, consists of."""
+    return Resources(cpus=8, memory_gb=64, hours=48)
+
+
 def checked_size(size: str) -> str:
     if size not in SIZES:
         raise ValueError(f"size is {size!r}; allowed: {', '.join(SIZES)}.")

@@ -124,10 +124,11 @@ def test_wrong_input_is_told_at_once_and_not_tried_again(stage: Scene) -> None:
 
 
 @slow
-def test_a_job_has_the_hours_of_its_size(stage: Scene) -> None:
+@pytest.mark.parametrize(("resumes", "next_time"), [(True, "go on from its checkpoint"), (False, "begin anew")])
+def test_a_job_has_so_many_hours(resumes: bool, next_time: str, stage: Scene) -> None:
     stage.befall("hold", start="every")
-    with pytest.raises(dg.Failure, match=r"took longer than the 0.0003 hours of its size, waiting included; run it again"):
-        stage.make(hours=0.0003)
+    with pytest.raises(dg.Failure, match=f"took longer than its 0.0003 hours, waiting included; run it again to {next_time}"):
+        stage.make(resumes=resumes, hours=0.0003)
 
 
 # ---------------------------------------------------------------- the API server

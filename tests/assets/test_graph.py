@@ -12,8 +12,9 @@ import dagster as dg
 import pytest
 
 from neurofm_assets import demo, partitions
+from neurofm_assets.compute import InProcess
 from neurofm_assets.definitions import ASSETS
-from neurofm_ml import jobs
+from neurofm_ml import jobs, presets
 from neurofm_ml.knowledge.cards import datasets
 
 PARTITIONS = ("DATASETS", "TASKED_DATASETS", "MODALITIES", "CORPORA", "TABLES", "BY_SIZE", "RUNS")
@@ -102,6 +103,20 @@ def test_the_demo_makes_everything_once_and_after_a_change_what_depends_on_it(
     read = {"extract_features", "probe", "few_shot", "zero_shot", "transfer", "represent", "cross_modal", "answer_signals"}
     of_the_run = {"pretrain_neurofmx", "adapt", "audit", "score", "export_onnx", "write_card", "bundle", "write_scorecard"}
     assert set(made()) == changed | read | of_the_run
+
+
+def test_work_over_whole_datasets_has_room_and_time(ran: Ran, raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {}
+
+    def compute(self: InProcess, context: dg.AssetExecutionContext, spec: jobs.JobSpec, resources: presets.Resources) -> jobs.JobResult:
+        asked[spec.job] = resources
+        return jobs.run(spec)
+
+    monkeypatch.setattr(InProcess, "compute", compute)
+    assert demo.main([]) == 0
+    over_data = {"ingest", "assess_quality", "write_shards", "fit_scaler", "fit_baselines", "audit"}
+    over_features = {"probe", "few_shot", "zero_shot", "transfer", "represent", "score", "export_onnx"}
+    assert {job for job, resources in asked.items() if resources == presets.preparation()} == over_data | over_features
 
 
 def test_the_demo_stops_at_what_is_wrong(ran: Ran, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

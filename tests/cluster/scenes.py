@@ -54,9 +54,9 @@ def compute(home: Path, site: Mapping[str, Any], **settings: Any) -> Kubernetes:
     return Kubernetes(site=Site(**place), namespace="default", poll_s=0.05, **settings)
 
 
-def make(launcher: Kubernetes, home: Path, instance: dg.DagsterInstance, **asked: Any) -> dg.ExecuteInProcessResult:
+def make(launcher: Kubernetes, home: Path, instance: dg.DagsterInstance, resumes: bool = True, **asked: Any) -> dg.ExecuteInProcessResult:
     """Materialise the asset, in a Dagster run of its own. The light job is one that all processes of a gang work on."""
-    light = dataclasses.replace(JOBS["ingest"], shared=lambda cfg: True)
+    light = dataclasses.replace(JOBS["ingest"], resumes=resumes, shared=lambda cfg: True)
     with mock.patch.dict(JOBS._members, ingest=light):
         return dg.materialize(
             [counted],

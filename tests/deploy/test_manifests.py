@@ -130,12 +130,13 @@ def test_the_control_plane_may_do_what_it_does_and_no_more() -> None:
     assert granted == {call for path in files for call in calls(path)}
 
 
-@pytest.mark.parametrize(("overlay", "sizes"), [("h100", ["tiny", "small", "medium"]), ("multinode", presets.SIZES)])
-def test_the_quota_fits_the_sizes(overlay: str, sizes: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("overlay", "sizes"), [("workstation", ["tiny", "small"]), ("h100", ["tiny", "small", "medium"]), ("multinode", presets.SIZES)]
+)
+def test_the_quota_fits_the_sizes_and_the_preparation_of_their_data(overlay: str, sizes: list[str]) -> None:
     hard = find(render(ROOT / "deploy" / "overlays" / overlay), "ResourceQuota", "neurofm")["spec"]["hard"]
     beside = {"cpu": 8, "memory_gb": 32}  # control plane, database, run workers
-    for size in sizes:
-        need = presets.resources(size)
+    for need in (presets.preparation(), *map(presets.resources, sizes)):
         assert need.nodes * need.gpus <= int(hard["requests.nvidia.com/gpu"])
         assert need.nodes * need.cpus + beside["cpu"] <= int(hard["requests.cpu"])
         assert need.nodes * need.memory_gb + beside["memory_gb"] <= parse_quantity(hard["requests.memory"]) / 2**30

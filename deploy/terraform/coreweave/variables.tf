@@ -55,7 +55,7 @@ variable "spot" {
 }
 
 variable "cpu_instance_type" {
-  description = "Instance type of the node that holds the control plane and the database."
+  description = "Instance type of the node for the control plane, the database and work over whole datasets, which takes 8 CPUs and 64 GiB beside them."
   type        = string
   default     = "cd-gp-a192-genoa"
 }

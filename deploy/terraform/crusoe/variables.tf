@@ -68,9 +68,9 @@ variable "gpu_nodes" {
 }
 
 variable "cpu_instance_type" {
-  description = "Instance type of the node that holds the control plane and the database."
+  description = "Instance type of the node for the control plane, the database and work over whole datasets, which takes 8 CPUs and 64 GiB beside them."
   type        = string
-  default     = "c1a.16x"
+  default     = "c1a.64x"
 }
 
 variable "checkpoint_days" {
