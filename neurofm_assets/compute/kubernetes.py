@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -143,7 +143,10 @@ class _Launch:
             self.api.label_job(self.name, {RUN: self.context.run.run_id})
             job = self._wait()
         said = session.get_custom_messages()
-        return self._judge(job, said[-1] if said else {})
+        end = self._judge(job, said[-1] if said else {})
+        if end.how == "result" and self._is_ours(job):
+            self._tidy()
+        return end
 
     def _at_work(self) -> Any | None:
         """The Job when it is there and at work; one that has ended or was deleted is first seen off, with its pods."""
@@ -171,15 +174,26 @@ class _Launch:
 
     @contextmanager
     def _kept(self) -> Iterator[None]:
-        """The Job goes when its run is cancelled; when only this process is stopped, it stays for the next one to find."""
+        """The Job goes when its run is cancelled; when only this process is stopped, or another run waits too, it stays to be found."""
         try:
             yield
         except dg.DagsterExecutionInterruptedError:
-            if self._cancelled():
+            if self._cancelled() and self._is_ours(self.api.job(self.name)):
                 self.api.delete_job(self.name)
             else:
-                self.context.log.warning(f"stopped waiting; the Job {self.name} goes on, and the next run of this asset waits for it.")
+                self.context.log.warning(f"stopped waiting; the Job {self.name} goes on, and any other run of this asset waits for it.")
             raise
+
+    def _is_ours(self, job: Any | None) -> bool:
+        """Whether no other run has found the Job since."""
+        return job is not None and job.metadata.labels[RUN] == self.context.run.run_id
+
+    def _tidy(self) -> None:
+        """Remove what was needed to make the artifact; a run that still waits for its Job finds the artifact itself."""
+        home = Path(self.spec.out)
+        with suppress(OSError):  # what is made is made
+            for path in (home / f"job-{self.fingerprint}.json", *home.glob(f"messages-{self.fingerprint}-*.jsonl")):
+                path.unlink(missing_ok=True)
 
     def _cancelled(self) -> bool:
         run = self.context.instance.get_run_by_id(self.context.run.run_id)

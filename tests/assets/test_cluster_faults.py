@@ -48,6 +48,7 @@ def test_the_undisturbed_run(stage: Scene, capfd: pytest.CaptureFixture[str]) ->
     assert shown["job"] == f"default/{stage.cluster.jobs()[0]['metadata']['name']}"
     assert shown["steps"] == STEPS
     assert "cluster" not in shown
+    assert {path.name for path in stage.home.glob("artifacts/counted/twelve/*.json*")} == {"current.json"}, "what made it is gone"
     assert "step 12" in capfd.readouterr().out
     assert page(stage.make())["reused"]
     assert stage.cluster.ever("jobs") == 1
@@ -325,5 +326,23 @@ def test_two_runs_wait_for_one_job(stage: Scene) -> None:
     stage.cluster.until(stage.holding)
     stage.make()
     assert first.wait() == 0
+    assert is_whole(stage)
+    assert (stage.starts(), stage.cluster.ever("jobs")) == ([0], 1)
+
+
+def test_a_job_that_another_run_waits_for_outlives_the_cancellation_of_the_first(stage: Scene) -> None:
+    stage.befall("hold")
+    others = []
+
+    def join(_: Any) -> None:
+        others.append(stage.orchestrator())
+        stage.cluster.until(lambda: sum(method == "PATCH" for method, _ in stage.cluster.requests) == 2)
+        cancel(stage)
+
+    stage.when(stage.holding, join)
+    with pytest.raises(dg.DagsterExecutionInterruptedError):
+        stage.make()
+    stage.go_on()
+    assert others[0].wait() == 0
     assert is_whole(stage)
     assert (stage.starts(), stage.cluster.ever("jobs")) == ([0], 1)
