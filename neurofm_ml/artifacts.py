@@ -32,12 +32,16 @@ from typing import Any
 
 from neurofm_ml import gang
 from neurofm_ml.files import file_hash, home, locked, write_json
-from neurofm_ml.s3 import IN_FLIGHT, ObjectStore
+from neurofm_ml.s3 import IN_FLIGHT, Gone, ObjectStore, UploadEnded
 
 log = logging.getLogger(__name__)
 
 RESULT, JOB, CURRENT = "result.json", "job.json", "current.json"
 _MANIFEST = "manifest.json"
+
+
+class Damaged(ValueError):  # noqa: N818 (says what happened, as Preempted does)
+    """A file in the store is not what was put there."""
 
 
 def twin(folder: Path) -> ObjectStore | None:
@@ -91,7 +95,7 @@ def _upload(store: ObjectStore, artifact: Path, result: Mapping[str, Any]) -> No
     files = {folder + name: artifact / name for name in (*result["artifacts"], JOB)}
     try:
         store.upload({name: path for name, path in files.items() if there.get(name) != path.stat().st_size})
-    except ValueError:  # another machine published the artifact meanwhile, and tidied up
+    except UploadEnded:  # another machine published the artifact meanwhile, and tidied up
         if store.read(RESULT) is None:
             raise
 
@@ -152,7 +156,7 @@ def _bring(store: ObjectStore, name: str, path: Path, digest: str | None) -> Non
                 found.update(chunk)
                 file.write(chunk)
         if digest and found.hexdigest() != digest:
-            raise ValueError(
+            raise Damaged(
                 f"{store.url}/{name} is damaged: it does not have the sha256 it was published with; "
                 f"delete {store.url}/ and run the job again."
             )
@@ -172,7 +176,7 @@ def save_work(inside: Path) -> None:
     """Bring the working folder that `inside` lies in to the store, so that another machine can go on from here.
 
     For a job to call whenever it has saved its state; of a gang, the first process does it. A store that
-    does not answer is no reason to stop a training whose checkpoint is safe on this machine.
+    does not answer, or refuses, is no reason to stop a training whose checkpoint is safe on this machine.
     """
     work = next((path for path in (inside, *inside.parents) if path.name.startswith("work-")), None)
     store = twin(work) if work and gang.rank() == 0 else None
@@ -180,7 +184,7 @@ def save_work(inside: Path) -> None:
         return
     try:
         _save(store, work)
-    except (ConnectionError, FileNotFoundError) as error:  # FileNotFoundError: another process of the gang dropped a checkpoint
+    except (ConnectionError, ValueError, FileNotFoundError) as error:  # FileNotFoundError: another process of the gang dropped a checkpoint
         log.warning("%s is not in the store as it is now (%s); the next checkpoint tries again.", work, error)
 
 
@@ -197,6 +201,7 @@ def restore_work(work: Path) -> None:
     """Take over the working folder that another machine saved, where it is newer than what is here.
 
     A file that is damaged or gone is left out with a warning: the job finds an older checkpoint, or begins anew.
+    Where the store fails or refuses, what is here and there stays as it is.
     """
     store = twin(work)
     manifest = _read(store, _MANIFEST) if store else None
@@ -208,7 +213,7 @@ def restore_work(work: Path) -> None:
     for name, digest in manifest["files"].items():
         try:
             _bring(store, f"files/{digest}", within(partial, name), digest)
-        except ValueError as error:
+        except (Gone, Damaged) as error:
             log.warning("%s Going on without it.", error)
     shutil.rmtree(work, ignore_errors=True)
     partial.rename(work)

@@ -9,7 +9,7 @@ From the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKE
 temporary, AWS_REGION, AWS_ENDPOINT_URL for a server other than Amazon's, and
 AWS_S3_ADDRESSING_STYLE=virtual for one that wants the bucket in its host name (CoreWeave).
 
-ValueError: the request is wrong (no bucket, no access). ConnectionError: it may succeed later.
+ValueError: the request is wrong (no bucket, no access; Gone: no such object). ConnectionError: it may succeed later.
 """
 
 import hashlib
@@ -25,6 +25,7 @@ from pathlib import Path
 from urllib.parse import quote, urlencode, urlsplit
 from xml.etree import ElementTree
 
+from neurofm_ml import remote
 from neurofm_ml.remote import MAY_PASS, send
 
 #: How often a request is sent: a busy store is given about two minutes.
@@ -34,6 +35,14 @@ PART_BYTES = 32 << 20
 MOST_PARTS = 10_000
 #: Requests on their way at once; each holds one part in memory.
 IN_FLIGHT = 8
+
+
+class Gone(ValueError):  # noqa: N818 (says what happened, as Preempted does)
+    """An object that was asked for is not there."""
+
+
+class UploadEnded(ConnectionError):  # noqa: N818 (says what happened, as Preempted does)
+    """Somebody else ended an upload in parts while it ran."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +179,7 @@ class ObjectStore:
         body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
         answer = self._ask("POST", name, upload, body, missing=True)
         if answer.code == "NoSuchUpload" and self.sizes(name).get(name) != size:  # else it was done, and the answer lost on its way
-            raise ValueError(f"{self._where(name)}: the upload was ended from outside while it ran; run this again.")
+            raise self._refusal(name, answer)
 
     def delete(self, names: list[str]) -> None:
         """Remove objects; one that is not there is no mistake."""
@@ -201,9 +210,12 @@ class ObjectStore:
         url = _address(self._bucket) + ("/" if name is None else quote(f"/{self._prefix}{name}"))
         if query:
             url = f"{url}?{urlencode(sorted(query.items()), quote_via=quote, safe='')}"
-        signed = sign(method, url, headers or {}, hashlib.sha256(body).hexdigest(), keys(), _region(), time.time())
-        response = send(method, url, signed, ATTEMPTS, _AGAIN, body=body or None, redirect=False)
-        answer = _Answer(response.status, _code(method, response.status, response.data), response.headers, response.data)
+        answer = _once(method, url, headers or {}, body)
+        for attempt in range(ATTEMPTS - 1):
+            if answer.code not in _SIGN_AGAIN:
+                break
+            time.sleep(remote.PAUSE_S * 2**attempt)
+            answer = _once(method, url, headers or {}, body)
         if answer.code and not (missing and answer.code in _FOR_THE_CALLER):
             raise self._refusal(name or "", answer)
         return answer
@@ -221,8 +233,13 @@ class ObjectStore:
 
     def _refusal(self, name: str, answer: _Answer) -> Exception:
         where, said = self._where(name), f"{answer.status} {answer.code}"
-        if answer.status in (*_AGAIN, HTTPStatus.OK):
-            return ConnectionError(f"{where}: the store is busy or broken ({said}, {ATTEMPTS} attempts); run this again later.")
+        if answer.status in (*_AGAIN, HTTPStatus.OK) or answer.code in _SIGN_AGAIN:
+            remedy = "set this machine's clock" if answer.code == "RequestTimeTooSkewed" else "run this again later"
+            return ConnectionError(f"{where}: the store is busy or broken ({said}, {ATTEMPTS} attempts); {remedy}.")
+        if answer.code == "NoSuchUpload":
+            return UploadEnded(f"{where}: the upload was ended from outside while it ran; run this again.")
+        if answer.code == "NoSuchKey":
+            return Gone(f"{where}: nothing is there ({said}).")
         if answer.code == "NoSuchBucket":
             place = os.environ.get("AWS_ENDPOINT_URL") or "Amazon's S3"
             return ValueError(f"{where}: {place} has no bucket {self._bucket!r}; check its name and AWS_ENDPOINT_URL.")
@@ -230,16 +247,23 @@ class ObjectStore:
             return ValueError(
                 f"{where}: access is refused ({said}); check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do there."
             )
-        if answer.status == HTTPStatus.NOT_FOUND:
-            return ValueError(f"{where}: nothing is there ({said}).")
         hint = "; check AWS_REGION" if answer.status < HTTPStatus.BAD_REQUEST or answer.code == "AuthorizationHeaderMalformed" else ""
         return ValueError(f"{where}: the store refuses the request ({said}){hint}.")
 
 
 #: Statuses that may be others a little later; 409: somebody else writes the same object at this moment.
 _AGAIN = (*MAY_PASS, 409)
+#: What the store says, as if the request were wrong, to one that came too slowly or signed too long ago (15 minutes).
+_SIGN_AGAIN = ("RequestTimeout", "RequestTimeTooSkewed")
 #: Answers that some callers can do something about.
 _FOR_THE_CALLER = ("NoSuchKey", "NoSuchUpload", "PreconditionFailed", "NotImplemented")
+
+
+def _once(method: str, url: str, headers: Mapping[str, str], body: bytes) -> _Answer:
+    """The answer to a request under one signature."""
+    signed = sign(method, url, headers, hashlib.sha256(body).hexdigest(), keys(), _region(), time.time())
+    response = send(method, url, signed, ATTEMPTS, _AGAIN, body=body or None, redirect=False)
+    return _Answer(response.status, _code(method, response.status, response.data), response.headers, response.data)
 
 
 def _code(method: str, status: int, data: bytes) -> str:

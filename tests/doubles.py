@@ -33,6 +33,7 @@ class Fault:
 
     times: int = -1
     status: int = 0  # answer with this status instead of the file
+    code: str = ""  # and with this word of an object store
     headers: dict[str, str] = field(default_factory=dict)
     cut_after: int | None = None  # close the connection after so many bytes of the body, sent or received
     lose: bool = False  # what is asked for is done, and the answer lost
@@ -159,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.double.faults.get(path)
         if fault is None or not fault.status or (fault := self.double.fault(path)) is None:
             return False
-        self._send_error(fault.status, "AccessDenied" if fault.status in (401, 403) else "Fault", fault.headers)
+        self._send_error(fault.status, fault.code or ("AccessDenied" if fault.status in (401, 403) else "Fault"), fault.headers)
         return True
 
     def _send_file(self, path: str, data: bytes, changed: float) -> None:

@@ -257,15 +257,18 @@ def test_connections_cut_in_the_middle_of_parts_are_made_again(machine: Machine,
     assert [fault.times for fault in cuts.values()] == [0, 0]
 
 
-def test_a_store_that_is_down_is_an_error_and_the_artifact_is_published_later(machine: Machine, double: Double, made: list[str]) -> None:
+@pytest.mark.parametrize(("status", "code"), [(503, "SlowDown"), (400, "RequestTimeout"), (409, "OperationAborted")])
+def test_a_store_that_is_down_is_an_error_and_the_artifact_is_published_later(
+    machine: Machine, double: Double, made: list[str], status: int, code: str
+) -> None:
     def down(method: str, path: str) -> None:
         if method == "PUT":
-            double.faults[path] = Fault(status=503)
+            double.faults[path] = Fault(status=status, code=code)
 
     double.on_request = down
     spec = machine("one")
     with pytest.raises(
-        ConnectionError, match=r"s3://bucket/team/.*: the store is busy or broken \(503 Fault, 10 attempts\); run this again later"
+        ConnectionError, match=rf"s3://bucket/team/.*: the store is busy or broken \({status} {code}, 10 attempts\); run this again later"
     ):
         run(spec)
     double.on_request, double.faults = (lambda method, path: None), {}
@@ -476,8 +479,39 @@ def test_a_damaged_file_is_left_out_with_a_warning(double: Double, work: Path, m
     assert f"s3://bucket/team/{saved} is damaged" in caplog.text
 
 
-def test_a_store_that_is_down_does_not_stop_a_training(double: Double, work: Path, caplog: pytest.LogCaptureFixture) -> None:
-    double.throttle = 1
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Fault(status=503), ConnectionError),
+        (Fault(status=400, code="RequestTimeout"), ConnectionError),
+        (Fault(status=403), ValueError),
+        (Fault(status=404, code="NoSuchBucket"), ValueError),
+    ],
+)
+def test_a_file_that_the_store_does_not_hand_out_costs_nothing(
+    double: Double, work: Path, machine: Machine, fault: Fault, error: type[Exception]
+) -> None:
+    """What is here stays, and when the store is well again all of it is restored."""
+    artifacts.save_work(work)
+    other = on(machine, "two", work)
+    other.mkdir(parents=True)
+    (other / "metrics.csv").write_text("0\n")
+    os.utime(other / "metrics.csv", (1, 1))
+    (saved,) = [name for name in stored(double) if (double.folder / "bucket/team" / name).stat().st_size == 100_000]
+    double.faults[f"/bucket/team/{saved}"] = fault
+    with pytest.raises(error):
+        artifacts.restore_work(other)
+    assert there(other) == {"metrics.csv": b"0\n"}
+    double.faults.clear()
+    artifacts.restore_work(other)
+    assert there(other) == SAVED
+
+
+@pytest.mark.parametrize("fault", [Fault(status=503), Fault(status=400, code="RequestTimeout"), Fault(status=403)])
+def test_a_store_that_is_down_or_refuses_does_not_stop_a_training(
+    double: Double, work: Path, caplog: pytest.LogCaptureFixture, fault: Fault
+) -> None:
+    double.on_request = lambda method, path: double.faults.update({path: fault})
     artifacts.save_work(work)
     assert "the next checkpoint tries again" in caplog.text
 

@@ -12,7 +12,7 @@ import pytest
 from doubles import Double, Fault, Upload, serving
 
 from neurofm_ml import remote, s3
-from neurofm_ml.s3 import Keys, ObjectStore, sign
+from neurofm_ml.s3 import Gone, Keys, ObjectStore, UploadEnded, sign
 
 DATA = np.random.default_rng(0).bytes(300_000)
 ODD = "a b/ü+~=&#%41.bin"
@@ -157,6 +157,24 @@ def test_an_upload_whose_last_answer_is_lost_is_done(double: Double, store: Obje
     assert kept(double)["pre fix/large"] == DATA
 
 
+@pytest.mark.parametrize("fault", [Fault(3, status=400, code="RequestTimeout"), Fault(3, status=403, code="RequestTimeTooSkewed")], ids=str)
+def test_what_came_too_late_is_signed_anew(
+    double: Double, store: ObjectStore, file: Path, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed: list[float] = []
+
+    def noted(*request: Any) -> dict[str, str]:
+        signed.append(request[-1])
+        return sign(*request)
+
+    monkeypatch.setattr(s3, "sign", noted)
+    double.faults["/bucket/pre fix/large"] = fault
+    store.upload({"large": file})
+    assert kept(double)["pre fix/large"] == DATA
+    assert fault.times == 0
+    assert len(signed) == len(double.requests), "each of them"
+
+
 def test_a_failed_upload_leaves_nothing(double: Double, store: ObjectStore, file: Path) -> None:
     complete(double, Fault(s3.ATTEMPTS, status=503))
     with pytest.raises(ConnectionError, match=r"s3://bucket/pre fix/large: the store is busy or broken \(503 Fault, 10 attempts\)"):
@@ -172,9 +190,10 @@ def test_an_upload_that_fails_behind_a_200_has_failed(double: Double, store: Obj
     assert not kept(double)
 
 
-def test_an_upload_ended_from_outside_is_an_error(double: Double, store: ObjectStore, file: Path) -> None:
-    double.on_request = lambda method, path: double.uploads.clear() if method == "POST" and double.uploads else None
-    with pytest.raises(ValueError, match=r"large: the upload was ended from outside"):
+@pytest.mark.parametrize("at", ["PUT", "POST"])
+def test_an_upload_ended_from_outside_may_succeed_later(double: Double, store: ObjectStore, file: Path, at: str) -> None:
+    double.on_request = lambda method, path: double.uploads.clear() if method == at and double.uploads else None
+    with pytest.raises(UploadEnded, match=r"large: the upload was ended from outside while it ran; run this again"):
         store.upload({"large": file})
     assert not kept(double)
 
@@ -220,6 +239,13 @@ def test_an_older_store_is_asked_before(double: Double, store: ObjectStore) -> N
         (Fault(status=418), ValueError, r"pre fix/x: the store refuses the request \(418 Fault\)"),
         (Fault(status=301), ValueError, r"pre fix/x: the store refuses the request \(301 Fault\); check AWS_REGION"),
         (Fault(status=503), ConnectionError, r"pre fix/x: the store is busy or broken \(503 Fault, 10 attempts\); run this again later"),
+        (
+            Fault(status=409, code="OperationAborted"),
+            ConnectionError,
+            r"busy or broken \(409 OperationAborted, 10 attempts\); run this again",
+        ),
+        (Fault(status=400, code="RequestTimeout"), ConnectionError, r"busy or broken \(400 RequestTimeout, 10 attempts\); run this again"),
+        (Fault(status=403, code="RequestTimeTooSkewed"), ConnectionError, r"TooSkewed, 10 attempts\); set this machine's clock"),
         (Fault(cut_after=0), ConnectionError, r"pre%20fix/x cannot be reached or was cut .*; check the network"),
     ],
 )
@@ -252,7 +278,7 @@ def test_keys_must_be_set(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_missing_object_is_named(store: ObjectStore) -> None:
-    with pytest.raises(ValueError, match=r"s3://bucket/pre fix/x: nothing is there \(404 NoSuchKey\)"):
+    with pytest.raises(Gone, match=r"s3://bucket/pre fix/x: nothing is there \(404 NoSuchKey\)"):
         list(store.chunks("x"))
 
 
