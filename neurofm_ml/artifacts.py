@@ -219,12 +219,18 @@ def restore_work(work: Path) -> None:
     partial.rename(work)
 
 
+def is_saved(work: Path) -> bool:
+    """Whether the store holds a working folder."""
+    store = twin(work)
+    return store is not None and store.read(_MANIFEST) is not None
+
+
 def forget_work(work: Path) -> None:
     """Remove a saved working folder, whose artifact is published."""
     if store := twin(work):
-        store.delete([_MANIFEST])
-        store.delete(list(store.sizes()))
+        store.delete([name for name in store.sizes() if name != _MANIFEST])
         store.end_uploads()
+        store.delete([_MANIFEST])  # last: by it the next process sees what a killed one did not remove
 
 
 def _state(work: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from neurofm_ml import gang
-from neurofm_ml.artifacts import fetch, forget_work, is_shared, publish, restore_work, share_current
+from neurofm_ml.artifacts import fetch, forget_work, is_saved, is_shared, publish, restore_work, share_current
 from neurofm_ml.config import from_dict, to_dict
 from neurofm_ml.files import file_hash, git_revision, locked, write_json
 from neurofm_ml.jobs.results import artifact_at, content_hash, files_of, identified, is_here, load_result
@@ -108,12 +108,16 @@ def _finished(plan: _Plan) -> JobResult | None:
 
 
 def _shared(plan: _Plan, result: JobResult) -> JobResult:
-    """The artifact as all machines have it, its files here: of two that made it at once, the first to publish counts."""
+    """The artifact as all machines have it, its files here: of two that made it at once, the first to publish counts.
+
+    What its job would have gone on from is removed, also where the process that made it was killed before it could.
+    """
     if not is_here(plan.final) or not publish(plan.final):
         fetch(plan.final)
         result = dataclasses.replace(load_result(plan.final), reused=result.reused)
-    if not result.reused:
+    if not result.reused or is_saved(plan.work):
         forget_work(plan.work)
+    shutil.rmtree(plan.final / CHECKPOINTS, ignore_errors=True)
     return result
 
 
@@ -158,7 +162,6 @@ def _compute(plan: _Plan) -> JobResult:
     write_json(plan.work / "result.json", to_dict(result))
     shutil.rmtree(plan.final, ignore_errors=True)  # only ever the ruin of an artifact whose result.json was deleted
     plan.work.rename(plan.final)
-    shutil.rmtree(plan.final / CHECKPOINTS, ignore_errors=True)
     return result
 
 

@@ -392,6 +392,46 @@ def test_kill_9_in_the_middle_of_an_upload(double: Double, tmp_path: Path) -> No
 
 
 # ---------------------------------------------------------------- working folders
+@pytest.mark.parametrize("after", ["the same machine", "another machine"])
+def test_killed_at_any_request_no_working_folder_is_left(
+    machine: Machine, double: Double, monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    """The next run leaves none, wherever the first one was killed."""
+
+    def train(cfg: ToyConfig, inputs: jobs.Inputs, out: Path) -> Report:
+        (out / "checkpoints").mkdir(exist_ok=True)
+        (out / "checkpoints/last").write_bytes(bytes([cfg.factor]) * 100_000)
+        artifacts.save_work(out)
+        (out / "weights").write_text("7")
+        return Report({})
+
+    monkeypatch.setitem(jobs.JOBS._members, "toy", jobs.Job(ToyConfig, train, "1", resumes=True))
+    reused = 0
+    for count in range(100):
+        spec = dataclasses.replace(machine("the same machine"), config={"factor": count})
+        with pytest.MonkeyPatch.context() as patched:
+            try:
+                killed_at(count, patched)
+                run(spec)
+                break
+            except Killed:
+                pass
+        result = run(dataclasses.replace(machine(after), config=spec.config))
+        reused += result.reused
+        assert sorted(path.name for path in Path(result.path).iterdir()) == ["job.json", "result.json", "weights"]
+        assert not [name for name in stored(double) if "/work-" in name]
+        assert not double.uploads
+    assert 5 < reused < count
+
+
+def test_where_no_working_folder_was_left_none_is_looked_for(machine: Machine, double: Double) -> None:
+    run(machine("one"))
+    double.requests.clear()
+    run(machine("one"))
+    assert len(double.requests) == 3
+    assert all(path.endswith(".json") for _, path, _ in double.requests), "nothing is listed"
+
+
 @pytest.fixture
 def work(machine: Machine) -> Path:
     """A working folder on machine one, with a checkpoint and a log."""

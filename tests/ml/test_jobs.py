@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -175,10 +176,20 @@ def test_checkpoints_are_kept_until_the_artifact_is_in_its_place(spec: JobSpec, 
         killed.setattr(Path, "rename", None)
         with pytest.raises(TypeError):
             run(spec)
+    remove = shutil.rmtree
+
+    def killed_on_removal(path: Path, ignore_errors: bool) -> None:
+        assert path.name != "checkpoints"
+        remove(path, ignore_errors=ignore_errors)
+
+    with monkeypatch.context() as killed:
+        killed.setattr(shutil, "rmtree", killed_on_removal)
+        with pytest.raises(AssertionError):
+            run(spec)
     result = run(spec)
     assert toy == [False, True]
     assert set(result.artifacts) == {"weights"}
-    assert jobs.load_intact(Path(result.path)) == result
+    assert dataclasses.replace(jobs.load_intact(Path(result.path)), reused=True) == result
     assert sorted(path.name for path in Path(result.path).iterdir()) == ["job.json", "result.json", "weights"]
 
 
