@@ -11,9 +11,10 @@ in the home at ``artifacts/shards/worm/0a1b`` lies in the store under the same n
     <working folder>/manifest.json        which of these, under which names; written last
 
 Files of other content have other names, so that two writers never mix theirs: the first to write
-result.json has made the artifact, the other takes it over. That is also why there is no lease that
-would have to expire: a second machine working on the same fingerprint wastes its time and harms
-nothing, and on a cluster there is no second one, since the Job is named by the fingerprint.
+result.json (the last, where the store knows no "only where there is none") has made the artifact, the
+other takes it over. That is also why there is no lease that would have to expire: a second machine
+working on the same fingerprint wastes its time and harms nothing, and on a cluster there is no second
+one, since the Job is named by the fingerprint.
 
 Every file is verified by its sha256 while it arrives. In the store as in the home, what has no
 result.json is not there yet: a killed transfer is taken up by the next one.
@@ -85,6 +86,8 @@ def publish(artifact: Path) -> bool:
         _upload(store, artifact, result)
         known = result if store.write_first(RESULT, said) else _read(store, RESULT)
         assert known is not None
+        if known is result:  # where it replaced another's, which tidied up before: again what is missing
+            _upload(store, artifact, result)
         _tidy(store, _folder(known))
     return _folder(known) == _folder(result)
 

@@ -139,13 +139,13 @@ class ObjectStore:
     def write_first(self, name: str, data: bytes) -> bool:
         """Put an object where there is none; False when somebody was faster.
 
-        It is asked for before, since older servers take no condition, or take it and write all the same.
+        It is asked for before and after, since older servers take no condition, or take it and write all the same.
         """
         if (there := self.read(name)) is None:
             answer = self._ask("PUT", name, body=data, headers={"If-None-Match": "*"}, missing=True)
             if answer.code == "NotImplemented":
                 self.write(name, data)
-            there = self.read(name) if answer.status == HTTPStatus.PRECONDITION_FAILED else data
+            there = self.read(name)
         return there == data  # what was there may be ours, and the answer lost on its way
 
     def upload(self, files: Mapping[str, Path]) -> None:

@@ -60,6 +60,7 @@ class Double:
     secret: str = ""  # key that every request must be signed with, else 403
     throttle: int = 0  # every so manieth request is answered with 503
     conditional: bool = True  # False: If-None-Match is not implemented, as on older object stores
+    careless: bool = False  # True: If-None-Match is taken, and changes nothing
     on_request: Callable[[str, str], None] = lambda method, path: None  # called before a request is looked at
     uploads: dict[str, "Upload"] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -309,7 +310,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.headers.get("If-None-Match") and not self.double.conditional:
             self._send_error(501, "NotImplemented")
             return
-        elif self.headers.get("If-None-Match") == "*" and (self.double.folder / path.strip("/")).exists():
+        elif self.headers.get("If-None-Match") == "*" and not self.double.careless and (self.double.folder / path.strip("/")).exists():
             self._send_error(412, "PreconditionFailed")
             return
         else:

@@ -17,6 +17,7 @@ from doubles import Double, Fault, serving
 
 from neurofm_ml import artifacts, jobs, remote, s3
 from neurofm_ml.config import config, to_dict
+from neurofm_ml.files import file_hash
 from neurofm_ml.jobs import JobSpec, current, find, load_spec, run
 from neurofm_ml.types import Report
 
@@ -367,6 +368,40 @@ def test_two_writers_end_with_one_artifact(double: Double, tmp_path: Path) -> No
         jobs.load_intact(Path(result["path"]))
     assert {name.split("/")[4] for name in stored(double) if "/files-" in name} == {f"files-{version}"}
     assert not double.uploads
+
+
+def write_artifact(artifact: Path, text: str) -> None:
+    """A finished artifact of one file."""
+    artifact.mkdir(parents=True)
+    (artifact / "text").write_text(text)
+    (artifact / "job.json").write_text("{}")
+    (artifact / "result.json").write_text(json.dumps({"data_version": text, "artifacts": {"text": file_hash(artifact / "text")}}))
+
+
+@pytest.mark.parametrize("when", ["files are sent", "result is sent"])
+def test_two_writers_end_with_one_artifact_where_the_store_knows_no_condition(machine: Machine, double: Double, when: str) -> None:
+    """The second publishes all of its own while the first is about to send its files, or its result.json."""
+    double.careless = True
+    first, second = (Path(machine(name).out) / "0a1b" for name in ("one", "two"))
+    write_artifact(first, "one")
+    write_artifact(second, "two")
+    machine("one")
+
+    def publish_second(method: str, path: str) -> None:
+        if method == "PUT" and path.endswith("/text" if when == "files are sent" else "/result.json"):
+            double.on_request = lambda method, path: None
+            machine("two")
+            assert artifacts.publish(second)
+            machine("one")
+
+    double.on_request = publish_second
+    counts = artifacts.publish(first)
+    assert counts == (when == "result is sent"), "the last to write counts"
+    artifacts.fetch(third := Path(machine("three").out) / "0a1b")
+    assert (third / "text").read_text() == ("one" if counts else "two")
+    assert len(stored(double)) == len(["text", "job.json", "result.json"])
+    machine("two")
+    assert artifacts.publish(second) != counts
 
 
 def test_kill_9_in_the_middle_of_an_upload(double: Double, tmp_path: Path) -> None:

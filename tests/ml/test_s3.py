@@ -232,6 +232,24 @@ def test_an_older_store_is_asked_before(double: Double, store: ObjectStore) -> N
     assert store.read("name") == b"1"
 
 
+def test_a_store_that_ignores_the_condition_is_asked_after(double: Double, store: ObjectStore) -> None:
+    """None of the writers writes before all have asked, or asks again before all have written."""
+    double.careless = True
+    together, writing = threading.Barrier(4, timeout=60), threading.Event()
+
+    def meet(method: str, path: str) -> None:
+        if method == "PUT" or writing.is_set():
+            together.wait()
+            writing.set()
+
+    double.on_request = meet
+    with ThreadPoolExecutor(4) as pool:
+        first = list(pool.map(lambda number: store.write_first("name", b"%d" % number), range(4)))
+    assert sum(first) == 1
+    double.on_request = lambda method, path: None
+    assert store.read("name") == b"%d" % first.index(True)
+
+
 @pytest.mark.parametrize(
     ("fault", "error", "match"),
     [
