@@ -12,6 +12,7 @@ import re
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -319,7 +320,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _post(self, path: str, query: dict[str, str], body: bytes) -> None:
         if "uploads" in query:
-            name = f"upload{len(self.double.requests)}"
+            name = uuid.uuid4().hex
             self.double.uploads[name] = Upload(path)
             self._send_xml(f"<InitiateMultipartUploadResult><UploadId>{name}</UploadId></InitiateMultipartUploadResult>")
             return
