@@ -88,7 +88,7 @@ def test_a_killed_daemon_loses_no_run(folder: Path, instance: dg.DagsterInstance
         first.kill()
     (neurofm_home / "go").touch()
     with daemons.running(folder, *daemons.DAEMON):
-        daemons.wait_for("end", lambda: len(runs(instance, dg.DagsterRunStatus.SUCCESS)) >= len(CORPORA))
+        daemons.wait_for("end", lambda: {r.tags["dagster/partition"] for r in runs(instance, dg.DagsterRunStatus.SUCCESS)} == set(CORPORA))
     done = daemons.computed(neurofm_home)
     assert len(done) == len(set(done)) == len(CORPORA)
 
