@@ -23,6 +23,8 @@ MODALITIES = (
     "spikes", "intracellular", "lfp", "calcium", "eeg", "meg", "ecog", "ieeg", "fmri", "emg",
     "eye", "pose", "physio", "task", "video", "audio", "language", "foci",
 )  # fmt: skip
+#: Modalities whose channels are units or implanted electrodes of their session: another session's are so by name alone.
+OWN_CHANNELS = ("spikes", "intracellular", "calcium", "lfp", "ecog", "ieeg")
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -25,7 +25,7 @@ from neurofm_ml.data.shards import read_index
 from neurofm_ml.data.windows import read_channels
 from neurofm_ml.knowledge.cards import DatasetCard, TaskSpec
 from neurofm_ml.presets import READ, SIDE
-from neurofm_ml.types import MODALITIES, Array, Batch, StreamBatch
+from neurofm_ml.types import MODALITIES, OWN_CHANNELS, Array, Batch, StreamBatch
 
 Sample = Mapping[str, Any]
 
@@ -257,7 +257,10 @@ class Collate:
         return about
 
     def _scale(self, name: str, sample: Sample) -> tuple[Array, Array]:
-        return self.scaler(sample["json"]["dataset"], sample["json"]["session"], name)
+        about = self._about(name, sample)
+        # Units of one session are not those of another that have the same name.
+        names = [""] * len(about["ch_names"]) if about["modality"] in OWN_CHANNELS else about["ch_names"]
+        return self.scaler(sample["json"]["dataset"], sample["json"]["session"], name, names)
 
     def _targets(self, samples: Sequence[Sample], length: int) -> dict[str, torch.Tensor]:
         targets: dict[str, Array] = {}

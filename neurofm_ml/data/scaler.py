@@ -4,8 +4,8 @@ The windows are read one after the other; samples that two windows share count o
 are square-rooted first, which makes the deviation of a Poisson count about one half at any rate.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,25 @@ SPIKE_LIMIT = 3.0
 
 @dataclass(frozen=True)
 class Scaler:
-    """(dataset, session, signal) -> mean (C,), std (C,) float32, in the order of the session's channels."""
+    """`table`: (dataset, session, signal) -> mean (C,), std (C,) float32, in the order of the session's channels. `together`:
+    (dataset, signal) -> name of a channel -> its mean and std over the training windows of all sessions; "" is any channel."""
 
     table: Mapping[Key, tuple[Array, Array]]
+    together: Mapping[tuple[str, str], Mapping[str, tuple[float, float]]] = field(default_factory=dict)
 
-    def __call__(self, dataset: str, session: str, signal: str) -> tuple[Array, Array]:
-        key = (dataset, session, signal)
-        if key not in self.table:
+    def __call__(self, dataset: str, session: str, signal: str, ch_names: Sequence[str] = ()) -> tuple[Array, Array]:
+        """A session that is held out, and so has no training windows, is scaled as channels of these names are in the others; a name
+        that the others do not have, as all channels are."""
+        if (key := (dataset, session, signal)) in self.table:
+            return self.table[key]
+        others = self.together.get((dataset, signal))
+        if others is None or not ch_names:
             raise ValueError(
                 f"no scaler for signal {signal!r} of session {session!r} of {dataset!r}: it was not fitted, or the session has no "
                 "training window; run fit_scaler for its modality with this dataset's shards."
             )
-        return self.table[key]
+        mean, std = np.array([others.get(name, others[""]) for name in ch_names], np.float32).T
+        return mean, std
 
 
 def standardised(values: Array, modality: str, mean: Array, std: Array) -> Array:
@@ -57,11 +64,24 @@ def standardised(values: Array, modality: str, mean: Array, std: Array) -> Array
 def load_scaler(artifacts: Iterable[Path]) -> Scaler:
     """One lookup over the scaler artifacts of several modalities."""
     table: dict[Key, tuple[Array, Array]] = {}
+    together: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
     for artifact in artifacts:
         rows = pd.read_parquet(artifact / "scaler.parquet")
+        for (dataset, signal), own in _together(rows).groupby(["dataset", "signal"], sort=False):
+            together[str(dataset), str(signal)] = dict(zip(own.channel, zip(own["mean"], own["std"], strict=True), strict=True))
         for (dataset, session, signal), own in rows.groupby(["dataset", "session", "signal"], sort=False):
             table[str(dataset), str(session), str(signal)] = (own["mean"].to_numpy(np.float32), own["std"].to_numpy(np.float32))
-    return Scaler(table)
+    return Scaler(table, together)
+
+
+def _together(rows: pd.DataFrame) -> pd.DataFrame:
+    """dataset, signal, channel, mean, std of channels that vary, all sessions together; and of channel "", all together."""
+    by = ["dataset", "signal", "channel"]
+    rows = pd.concat([rows[~rows.constant], rows[~rows.constant].assign(channel="")], ignore_index=True)
+    mean = (rows.n * rows["mean"]).groupby([rows[name] for name in by]).transform("sum") / rows.groupby(by).n.transform("sum")
+    sums = rows.assign(squares=rows.n * (rows["std"] ** 2 + (rows["mean"] - mean) ** 2), mean=mean).groupby(by, sort=False)
+    found = sums.agg(n=("n", "sum"), mean=("mean", "first"), squares=("squares", "sum")).reset_index()
+    return found.assign(std=np.sqrt(found.squares / found.n))
 
 
 def fit(cfg: ScalerConfig, shards: list[Path], out: Path) -> Report:

@@ -18,10 +18,7 @@ import numpy as np
 from neurofm_ml.evaluation.readouts.connectivity import TangentSpace
 from neurofm_ml.evaluation.tasks.label_tasks import LabelData
 from neurofm_ml.presets import SPLITS
-from neurofm_ml.types import Array, Signal
-
-#: Modalities whose channels are another session's by name alone.
-OWN = ("spikes", "intracellular", "calcium", "lfp", "ecog", "ieeg")
+from neurofm_ml.types import OWN_CHANNELS, Array, Signal
 
 #: Deviations of less than this share of the mean are rounding.
 ROUNDING = 1e-12
@@ -59,7 +56,7 @@ def channels_of(data: LabelData) -> dict[Session, tuple[str, ...]]:
     for dataset, session in data.rows[["dataset", "session"]].drop_duplicates().itertuples(index=False):
         about = data.sources[dataset].channels[session]
         names = [(name, ch) for name in data.task.inputs for ch in about[name]["ch_names"]]
-        own = any(about[name]["modality"] in OWN for name in data.task.inputs)
+        own = any(about[name]["modality"] in OWN_CHANNELS for name in data.task.inputs)
         found[dataset, session] = tuple("/".join((dataset, session, *name) if own else name) for name in names)
     return found
 

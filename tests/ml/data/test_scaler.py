@@ -1,6 +1,7 @@
 """Scalers against a naive twin: the same numbers as numpy on the contiguous training blocks."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -122,3 +123,19 @@ def test_modality_that_is_not_there(shards: Path, tmp_path: Path) -> None:
 def test_unknown_session(scalers: list[Path]) -> None:
     with pytest.raises(ValueError, match="no scaler for signal 'eeg' of session 'third' of 'simulation'"):
         load_scaler(scalers)("simulation", "third", "eeg")
+
+
+def test_a_held_out_session_is_scaled_as_its_channels_are_in_the_others(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    seen = {(s, c): 1e4 + rng.normal(k, 1 + k, 50 + 10 * k) for k, (s, c) in enumerate(itertools.product("xy", "ab"))}
+    rows = []
+    for (session, channel), values in seen.items():
+        moments = Moments(1)
+        moments.add(values[:, None])
+        rows += [{"dataset": "toy", "session": session, "signal": "emg", **row} for row in moments.rows([channel])]
+    still = {**rows[0], "channel": "still", "mean": 5.0, "std": 1.0, "constant": True}
+    pd.DataFrame([*rows, still]).to_parquet(tmp_path / "scaler.parquet")
+    mean, std = load_scaler([tmp_path])("toy", "held out", "emg", ("b", "new"))
+    expected = [np.concatenate([v for (_, c), v in seen.items() if c in names]) for names in ("b", "ab")]
+    np.testing.assert_allclose(mean, [v.mean() for v in expected], rtol=1e-6)
+    np.testing.assert_allclose(std, [v.std() for v in expected], rtol=1e-6)
