@@ -219,6 +219,17 @@ def test_a_session_without_training_windows_is_refused(shards):
         collated(shards, Scaler({}), samples())
 
 
+def test_a_session_without_training_windows_is_scaled_by_the_others(shards):
+    """Electrodes of a cap as those of the same name; units, whose names say nothing, as all are."""
+    signals = {(dataset, s): chs for dataset, table in CHANNELS.items() for known in table.values() for s, chs in known.items()}
+    together = {key: {"": (2.0, 4.0), **dict.fromkeys(chs, (0.5, 0.25))} for key, chs in signals.items()}
+    rat = samples()[-1]
+    batch = collated(shards, Scaler({}, together), [rat])
+    for name, modality, scale in (("eeg", "eeg", (0.5, 0.25)), ("counts", "spikes", (2.0, 4.0))):
+        expected = standardised(rat[name], modality, *np.float32(scale))
+        np.testing.assert_allclose(batch.streams[name].values[0, : len(expected)], expected, rtol=1e-5)
+
+
 # ---------------------------------------------------------------- behaviour and stimulus
 def test_the_side_is_there_when_asked_for_and_never_among_the_streams(shards, scaler):
     plain, full = collated(shards, scaler, samples()), collated(shards, scaler, samples(), side=True)
