@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from neurofm_ml import markdown
 from neurofm_ml.artifacts import save_work
 from neurofm_ml.data.batches import Collate, Vocabulary, build_vocabulary, neural_signals, readable
 from neurofm_ml.data.labels import classes_of
@@ -288,7 +289,7 @@ def _report(found: Mapping[str, Features], left_out: Mapping[str, str], more: Ma
         "layers": max(len(features.layers) for features in found.values()),
         "megabytes": round(sum(path.stat().st_size for path in out.rglob("*.npy")) / 1e6, 3),
         **more,
-        "left_out": "; ".join(f"{name}: {why}" for name, why in sorted(left_out.items())),
+        "left_out": markdown.by_reason(left_out),
     }
     return Report(metrics, (Check("features_are_finite", not broken, "error", {"datasets": len(broken)}, "0 datasets", ", ".join(broken)),))
 

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from neurofm_ml import markdown
 from neurofm_ml.data.schemas import SCORES as SCHEMA
 from neurofm_ml.data.schemas import validate
 from neurofm_ml.evaluation.features.features import Features, load_features
@@ -192,7 +193,7 @@ def publish(rows: list[Row], left_out: Mapping[str, str], out: Path) -> Report:
     shots = table.k_shot.map(lambda k: "all" if np.isnan(k) else f"{k:g}")
     for name, part in table.assign(shots=shots).groupby(["method", "metric", "shots"]):
         metrics[".".join(map(str, name))] = round(float(part.value.mean()), 4)
-    metrics["left_out"] = "; ".join(f"{name}: {why}" for name, why in sorted(left_out.items()))
+    metrics["left_out"] = markdown.by_reason(left_out)
     valid = validate(table, SCHEMA) if len(table) else Check("table_is_valid", True, numbers={"rows": 0})
     return Report(metrics, (valid, _controls(table.assign(excess=np.array(excess, float)))), shown)
 

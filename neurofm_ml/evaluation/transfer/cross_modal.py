@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from neurofm_ml import markdown
 from neurofm_ml.data.batches import neural_signals
 from neurofm_ml.data.scaler import load_scaler
 from neurofm_ml.data.schemas import TRANSFER, validate
@@ -161,7 +162,7 @@ def publish(table: pd.DataFrame, left_out: dict[str, str], out: Path) -> Report:
             f"retrieval.{metric}": round(float(rows.value.mean()), 4),
             f"retrieval.{metric}.chance": round(float(rows.chance.mean()), 4),
         }
-    metrics["left_out"] = "; ".join(f"{name}: {why}" for name, why in sorted(left_out.items()))
+    metrics["left_out"] = markdown.by_reason(left_out)
     shown = {"table": "cross_modal.parquet"}
     if len(parts):
         draw_missing(parts, out / "missing.png")

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from neurofm_ml import markdown
 from neurofm_ml.data.schemas import TRANSFER, validate
 from neurofm_ml.evaluation.features.features import load_features
 from neurofm_ml.evaluation.scoring.scores import frame
@@ -114,7 +115,7 @@ def publish(table: pd.DataFrame, left_out: LeftOut, out: Path) -> Report:
         "found": int(((pairs.q <= LEVEL) & (pairs.value > pairs.chance)).sum()),
         "below_chance": int((pairs.value < pairs.chance).sum()),
         **{f"retained.{axis}": round(retention(part), 4) for axis, part in pairs.groupby("axis")},
-        "left_out": "; ".join(f"{name}: {why}" for name, why in sorted(left_out.items())),
+        "left_out": markdown.by_reason(left_out),
     }
     return Report(metrics, (_valid(table), _reads_itself(table)), shown)
 

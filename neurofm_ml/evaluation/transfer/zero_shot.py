@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from neurofm_ml import markdown
 from neurofm_ml.data.schemas import SCORES as SCHEMA
 from neurofm_ml.data.schemas import validate
 from neurofm_ml.evaluation.features.features import load_features
@@ -186,7 +187,7 @@ def publish(rows: list[Row], left_out: dict[str, str], out: Path) -> Report:
     metrics: dict[str, float | int | str] = {"rows": len(table)}
     for (method, metric), part in table.groupby(["method", "metric"]):
         metrics[f"{method}.{metric}"] = round(float(part.value.mean()), 4)
-    metrics["left_out"] = "; ".join(f"{name}: {why}" for name, why in sorted(left_out.items()))
+    metrics["left_out"] = markdown.by_reason(left_out)
     valid = validate(table, SCHEMA) if len(table) else Check("table_is_valid", True, numbers={"rows": 0})
     return Report(metrics, (valid,), {"table": "scores.parquet"})
 

@@ -195,7 +195,7 @@ def test_a_finished_dataset_is_not_read_again(
 ) -> None:
     monkeypatch.setattr(module, "hidden_states", lambda *_: pytest.fail("the model ran again"))
     report = extract(FeaturesConfig(datasets=("simulation", "elsewhere")), pretrained, [shards], scalers, extracted)
-    assert report.metrics["left_out"] == "elsewhere: not here"
+    assert report.metrics["left_out"] == "not here: elsewhere"
 
 
 def test_what_a_killed_run_left_is_written_anew(shards: Path, scalers: list[Path], pretrained: Path, tmp_path: Path) -> None:

@@ -180,4 +180,4 @@ def test_a_place_without_a_test_row_or_a_second_answer_is_left_out_by_name(tmp_p
     assert left_out == {"session toy/b": "no test rows", "session toy/c": "one answer in all train rows"}
     report = publish(table_of([], 0, tmp_path), left_out, tmp_path)
     assert report.metrics["cells"] == 0
-    assert "toy/b: no test rows" in str(report.metrics["left_out"])
+    assert "no test rows: session toy/b" in str(report.metrics["left_out"])
