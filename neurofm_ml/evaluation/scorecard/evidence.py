@@ -12,6 +12,7 @@ import pandas as pd
 
 from neurofm_ml.evaluation.scoring.scores import BASELINE, BEATS, COMPARISON_COLUMNS, LOSES, SWAPS, TIES
 from neurofm_ml.knowledge.pools import POOLS
+from neurofm_ml.metrics import SCORES
 from neurofm_ml.types import SCORE_COLUMNS
 
 CASE = ["dataset", "recording", "task"]
@@ -89,8 +90,8 @@ def summarised(scores: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
     train_seconds, samples_per_second, fingerprints, and for methods that are no baseline: baseline, baseline_value,
     difference with its interval, and verdict.
 
-    Seeds share their test windows, so more of them do not make the windows more: to the mean half-width of their intervals
-    comes what the mean over seeds is unsure of.
+    Seeds share their test windows, so more of them do not make the windows more: to the mean length of their intervals, on
+    either side, comes what the mean over seeds is unsure of.
     """
     by = [*CASE, "family", "method", "metric", "species", "modality"]
     rows = [{**dict(zip(by, key, strict=True)), **_over_seeds(part)} for key, part in scores.groupby(by, sort=True)]
@@ -108,14 +109,14 @@ DIFFERENCE = ["baseline", "baseline_value", "difference", "difference_low", "dif
 
 
 def _over_seeds(part: pd.DataFrame) -> dict[str, Any]:
-    value, half = float(part.value.mean()), ((part.ci_high - part.ci_low) / 2).to_numpy()
-    wide = _widened(half, part.value.to_numpy())
+    value, score = float(part.value.mean()), SCORES[str(part.metric.iloc[0])]
+    down, up = (_widened((part.value - part[end]).to_numpy(), part.value.to_numpy()) for end in ("ci_low", "ci_high"))
     means = {name: float(part[name].mean()) for name in ("n", "control", "noise_ceiling", "p", "train_seconds", "samples_per_second")}
     return {
         **means,
         "value": value,
-        "ci_low": value - wide,
-        "ci_high": value + wide,
+        "ci_low": np.maximum(value - down, score.least),
+        "ci_high": np.minimum(value + up, score.most),
         "seeds": part.seed.nunique(),
         "parameters": int(part.parameters.iloc[0]),
         "fingerprints": " ".join(sorted(set(part.fingerprint))),

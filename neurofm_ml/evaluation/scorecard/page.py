@@ -33,7 +33,7 @@ def write_page(title: str, evidence: Evidence, targets: pd.DataFrame, path: Path
 def _body(title: str, evidence: Evidence, targets: pd.DataFrame) -> Iterator[str]:
     table = evidence.summary
     yield f'<header><h1>{html.escape(title)}</h1><button id="theme" type="button">light / dark</button></header>'
-    yield f"<p>{_tally(table)}</p>"
+    yield _tally(table)
     yield "<h2>Targets</h2>" + _target_table(targets)
     yield "<h2>Plots</h2>"
     for number, (caption, figure) in enumerate(figures(evidence)):
@@ -47,13 +47,15 @@ def _body(title: str, evidence: Evidence, targets: pd.DataFrame) -> Iterator[str
 
 
 def _tally(table: pd.DataFrame) -> str:
+    """How many tasks there are, and how often each method beats, ties or does not beat the best baseline of a task."""
     ours = table[table.verdict.notna()]
-    counts = [
-        f"<b>{html.escape(str(method))}</b>: {', '.join(f'{int((rows.verdict == v).sum())} {v}' for v in (BEATS, TIES, LOSES))}"
-        for method, rows in ours.groupby("method")
-    ]
     cases, asked = (len(part[CASE].drop_duplicates()) for part in (table, ours))
-    return f"{cases} tasks, {table.method.nunique()} methods; {cases - asked} tasks only baselines answer. Against the best tuned baseline of each task: {'; '.join(counts) or 'nothing compared'}."
+    said = f"<p>{cases} tasks, {table.method.nunique()} methods; {cases - asked} tasks only baselines answer.</p>"
+    counts = ours.groupby("method").verdict.value_counts().unstack(fill_value=0).reindex(columns=[BEATS, TIES, LOSES], fill_value=0)
+    rows = [[_text(method), *(f"{n}" for n in row)] for method, row in zip(counts.index, counts.to_numpy(), strict=True)]
+    return said + (
+        _table(("against the best tuned baseline of each task", BEATS, TIES, LOSES), rows) if rows else "<p>Nothing compared.</p>"
+    )
 
 
 def _target_table(targets: pd.DataFrame) -> str:
@@ -140,6 +142,7 @@ body { background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sa
 header { display: flex; justify-content: space-between; align-items: center } h1 { font-size: 1.5rem } h2 { margin-top: 2.5rem; font-size: 1.15rem }
 figure { margin: 1.5rem 0 } figcaption { color: var(--even) } .wide { overflow-x: auto; max-height: 70vh }
 table { border-collapse: collapse; font-size: 13px } th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid var(--faint); white-space: nowrap }
+td:last-child { white-space: normal; min-width: 14rem }
 th { position: sticky; top: 0; background: var(--paper); cursor: pointer } small { color: var(--even) } a { color: var(--link) }
 .good { color: var(--good) } .bad { color: var(--bad) } .even { color: var(--even) }
 button, input { background: var(--paper); color: var(--ink); border: 1px solid var(--even); border-radius: 4px; padding: .3rem .6rem; font: inherit }

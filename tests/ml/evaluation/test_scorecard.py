@@ -74,6 +74,9 @@ def test_seeds_are_summed_up(inputs: dict[str, list[Path]]) -> None:
     assert (ours.value, ours.seeds, ours.verdict) == (pytest.approx(0.89), 2, BEATS)
     # Half-widths of .05 and, at .86-.88, .07 ... and the error of a mean of two that differ by .02.
     assert ours.ci_high - ours.value > 0.05
+    skewed = summarised(scores({"ci_low": 0.4, "ci_high": 0.97}, {"method": "far", "ci_high": 1.3}), compared({})).set_index("method")
+    assert skewed.loc["fine_tuned", ["ci_low", "ci_high"]].tolist() == pytest.approx([0.4, 0.97])
+    assert skewed.loc["far"].ci_high == 1.0, "no R2 is larger"
     assert pd.isna(table.loc["ridge"].verdict)
 
 
@@ -160,7 +163,9 @@ def test_a_target_is_judged_by_its_interval(found: dict[str, float], verdict: st
 
 
 def test_forecasts_and_reconstructions_are_no_behaviour() -> None:
-    rows = scores({"task": "spikes_reconstruction", "value": 0.6}, {"task": "lfp_in_0.1s"}, {"task": "lfp_in_1s"})
+    rows = scores(
+        {"task": "spikes_reconstruction", "value": 0.6, "ci_low": 0.55, "ci_high": 0.65}, {"task": "lfp_in_0.1s"}, {"task": "lfp_in_1s"}
+    )
     verdicts = judge(evidence(rows)).set_index("target").verdict
     assert verdicts["behaviour decoding"] == UNMEASURED
     assert verdicts["neural reconstruction R2"] == MET
