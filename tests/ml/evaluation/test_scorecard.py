@@ -171,6 +171,13 @@ def test_forecasts_and_reconstructions_are_no_behaviour() -> None:
     assert verdicts["neural reconstruction R2"] == MET
 
 
+def test_what_was_fitted_elsewhere_is_zero_shot_and_nothing_else() -> None:
+    far = {"method": "zero_shot_probe_across_sessions", "recording": "b", "value": 0.1, "ci_low": 0.05, "ci_high": 0.15}
+    table = judge(evidence(scores({}, far, {**far, "method": "seen_probe_across_subjects"}))).set_index("target")
+    assert (table.loc["behaviour decoding"].value, table.loc["behaviour decoding"].tasks) == (0.9, 1)
+    assert (table.loc["zero-shot"].value, table.loc["zero-shot"].tasks) == (0.1, 1)
+
+
 def test_a_target_that_is_to_be_small() -> None:
     of_age = {"task": "age", "metric": "mae", "ci_low": 1.0, "value": 2.0, "ci_high": 2.5}
     row = judge(evidence(scores(of_age))).set_index("target").loc["age, mean absolute error (years)"]
