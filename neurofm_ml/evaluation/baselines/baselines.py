@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from neurofm_ml.artifacts import save_work
 from neurofm_ml.data.predictions import Prediction, load_predictions, save_prediction
@@ -211,7 +212,7 @@ def fit_baselines(cfg: BaselinesConfig, shards: list[Path], scaler: list[Path], 
     """
     done = {(p.case, p.method) for p in load_predictions(out / "predictions")}
     cases: dict[tuple[str, str, str], AnyCase] = {}
-    for case, method, answer in questions(cfg, shards, scaler, out):
+    for case, method, answer in tqdm([*questions(cfg, shards, scaler, out)], desc=f"baselines of {cfg.dataset}", disable=None):
         cases[case.key] = case
         if (case.key, method) not in done:
             save_prediction(answer(), out / "predictions")
