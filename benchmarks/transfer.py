@@ -49,7 +49,8 @@ def write(folder: Path, n: int) -> tuple[list[Path], list[Path]]:
         recordings, out = folder / f"recordings-{k}", folder / f"shards-{k}"
         out.mkdir()
         for recording in simulate(card, SECONDS):
-            save_recording(recording, recordings / "recordings")
+            subject = dataclasses.replace(recording.subject, id=card.name)  # places of one recording are none to each other
+            save_recording(dataclasses.replace(recording, subject=subject), recordings / "recordings")
         (recordings / "card.json").write_text(json.dumps(to_dict(card)))
         shard_recordings(presets.ShardsConfig(dataset=card.name), recordings, out)
         shards.append(out)
