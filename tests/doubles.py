@@ -118,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1  # headers and a small body leave in one packet
 
     def log_message(self, *_: object) -> None:
-        pass
+        """Say nothing: what was asked is in `Double.requests`."""
 
     # ------------------------------------------------------------ reading
     def do_GET(self) -> None:

@@ -444,13 +444,10 @@ def test_killed_at_any_request_no_working_folder_is_left(
     reused = 0
     for count in range(100):
         spec = dataclasses.replace(machine("the same machine"), config={"factor": count})
-        with pytest.MonkeyPatch.context() as patched:
-            try:
-                killed_at(count, patched)
-                run(spec)
-                break
-            except Killed:
-                pass
+        with pytest.MonkeyPatch.context() as patched, contextlib.suppress(Killed):
+            killed_at(count, patched)
+            run(spec)
+            break
         result = run(dataclasses.replace(machine(after), config=spec.config))
         reused += result.reused
         assert sorted(path.name for path in Path(result.path).iterdir()) == ["job.json", "result.json", "weights"]

@@ -312,7 +312,7 @@ def test_the_bucket_stands_where_the_server_wants_it(
     environment: dict[str, str], url: str, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Sent(Exception):  # noqa: N818 (no error)
-        pass
+        """Where a request would have gone."""
 
     def send(method: str, url: str, *_: Any, **__: Any) -> None:
         raise Sent(url)
