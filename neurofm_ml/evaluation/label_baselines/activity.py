@@ -20,10 +20,10 @@ def course(signal: Signal, n_bins: int) -> Array:
     Counts are square-rooted, which makes their noise alike; potentials lose the mean of the window, which drifts.
     """
     known = np.isfinite(signal.values)
-    stretch = np.minimum(np.arange(len(known)) * n_bins // len(known), n_bins - 1)
+    stretch, first = np.unique(np.arange(len(known)) * n_bins // len(known), return_index=True)
     total, n = np.zeros((2, n_bins, known.shape[1]))
-    np.add.at(total, stretch, np.where(known, signal.values, 0.0))
-    np.add.at(n, stretch, known)
+    total[stretch] = np.add.reduceat(np.where(known, signal.values, 0.0), first)
+    n[stretch] = np.add.reduceat(known, first, dtype=float)
     means = np.where(n > 0, total / np.maximum(n, 1), np.nan)
     if signal.modality == "spikes":
         means = np.sqrt(means)

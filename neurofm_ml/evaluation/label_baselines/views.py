@@ -11,9 +11,11 @@ Shapes: n rows (windows; recordings, where a person is asked about), C channels,
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 
 from neurofm_ml.evaluation.readouts.connectivity import TangentSpace
 from neurofm_ml.evaluation.tasks.label_tasks import LabelData
@@ -76,43 +78,85 @@ def are_known(data: LabelData) -> bool:
 
 
 # ---------------------------------------------------------------- rows of features
+@lru_cache(maxsize=6)
 def look(data: LabelData, view: View) -> Table:
-    """What a view makes of all windows; means, deviations and references are those of training rows."""
+    """What a view makes of all windows; means, deviations and references are those of training rows. The last views of a case are kept,
+    for several baselines look at them."""
+    places, firsts, raw, reading = {}, {}, {}, 0.0
+    for split in SPLITS:
+        rows = data.rows[data.rows.split == split]
+        places[split], firsts[split] = _groups(data, rows)
+        raw[split], seconds = (
+            _of_people(data, view, rows.iloc[firsts[split]], rows) if data.task.of_subject else _of_windows(data, view, rows)
+        )
+        reading += seconds
     began = time.perf_counter()
-    groups = {split: _groups(data, split) for split in SPLITS}
-    raw = {split: _averaged(_taken(data, view, split), place, len(first)) for split, (place, first) in groups.items()}
     x = _tangent(raw, view.most) if view.over == "tangent" else {split: values.reshape(len(values), -1) for split, values in raw.items()}
     x = _standardised(x, alike=view.over in ("tangent", "shared"))
-    places, firsts = ({split: pair[k] for split, pair in groups.items()} for k in (0, 1))
-    return Table(x, places, firsts, (time.perf_counter() - began) / len(data.y))
+    return Table(x, places, firsts, (reading + time.perf_counter() - began) / len(data.y))
 
 
-def _groups(data: LabelData, split: str) -> tuple[Array, Array]:
+def _groups(data: LabelData, rows: pd.DataFrame) -> tuple[Array, Array]:
     """The row (n windows,) that each window is of, and the first window (n rows,) of each row: recordings, for people."""
-    rows = data.rows[data.rows.split == split]
     if not data.task.of_subject:
         return np.arange(len(rows)), np.arange(len(rows))
     _, first, place = np.unique((rows.dataset + "/" + rows.recording).to_numpy(), return_index=True, return_inverse=True)
     return place, first
 
 
-def _taken(data: LabelData, view: View, split: str) -> Iterator[Array]:
-    """The view of each window of a split, NaN where a channel is not there."""
-    channels, rows = channels_of(data), data.rows[data.rows.split == split]
+def _of_windows(data: LabelData, view: View, rows: pd.DataFrame) -> tuple[Array, float]:
+    """(n, ...) the view of each window, and the seconds that took."""
+    began, spread = time.perf_counter(), _spread(data, view)
+    seen = map(spread, _taken(data, view, rows), _sessions(rows))
+    return _averaged(seen, np.arange(len(rows)), len(rows)), time.perf_counter() - began
+
+
+def _of_people(data: LabelData, view: View, people: pd.DataFrame, rows: pd.DataFrame) -> tuple[Array, float]:
+    """(n people, ...) mean of the view over the windows of each one's recording, and the seconds that took when it was done: once for
+    whoever is asked several questions, or stands on either side of several splits."""
+    shared = tuple(shared_channels(data)) if view.over in ("shared", "tangent") else ()
+    known = {name: source.means.setdefault((view, data.task.inputs, shared), {}) for name, source in data.sources.items()}
+    new = rows[[recording not in known[dataset] for dataset, recording in zip(rows.dataset, rows.recording, strict=True)]]
+    for dataset, own in new.groupby("dataset", sort=False):
+        began = time.perf_counter()
+        place, names = pd.factorize(own.recording)
+        means = _averaged(_taken(data, view, own), place, len(names))
+        seconds = (time.perf_counter() - began) / len(own)
+        known[str(dataset)] |= {name: (mean, seconds * n) for name, mean, n in zip(names, means, np.bincount(place), strict=True)}
+    found = [known[dataset][recording] for dataset, recording in zip(people.dataset, people.recording, strict=True)]
+    means = np.stack([*map(_spread(data, view), (mean for mean, _ in found), _sessions(people))])
+    return means, sum(seconds for _, seconds in found)
+
+
+def _sessions(rows: pd.DataFrame) -> Iterator[Session]:
+    return zip(rows.dataset, rows.session, strict=True)
+
+
+def _taken(data: LabelData, view: View, rows: pd.DataFrame) -> Iterator[Array]:
+    """The view of each window, of its own channels or of those that all have."""
+    if view.over in ("window", "channels"):
+        yield from map(view.of, data.read(rows))
+        return
+    shared = shared_channels(data)
+    narrow = {session: [own.index(name) for name in shared] for session, own in channels_of(data).items()}
+    for signal, session in zip(data.read(rows), _sessions(rows), strict=True):
+        yield view.of(Signal(signal.values[:, narrow[session]], signal.sfreq, signal.modality, signal.t0))
+
+
+def _spread(data: LabelData, view: View) -> Callable[[Array, Session], Array]:
+    """Puts features (C, B) of the channels of a session where these stand among those of all, with NaN for the others; what is not of
+    each channel stays as it is."""
+    channels = channels_of(data)
     names = list(dict.fromkeys(name for own in channels.values() for name in own))
     column = {name: k for k, name in enumerate(names)}
     wide = {session: [column[name] for name in own] for session, own in channels.items()}
-    narrow = {session: [own.index(name) for name in shared_channels(data)] for session, own in channels.items()}
-    for signal, dataset, session in zip(data.windows(split), rows.dataset, rows.session, strict=True):
-        if view.over == "window":
-            yield view.of(signal)
-        elif view.over == "channels":
-            seen = view.of(signal)
-            found = np.full((len(names), seen.shape[1]), np.nan)
-            found[wide[dataset, session]] = seen
-            yield found
-        else:
-            yield view.of(Signal(signal.values[:, narrow[dataset, session]], signal.sfreq, signal.modality, signal.t0))
+
+    def spread(seen: Array, session: Session) -> Array:
+        found = np.full((len(names), seen.shape[1]), np.nan)
+        found[wide[session]] = seen
+        return found
+
+    return spread if view.over == "channels" else lambda seen, session: seen
 
 
 def _averaged(seen: Iterator[Array], place: Array, n: int) -> Array:

@@ -45,9 +45,12 @@ class LabelData:
         return self.y[self.rows.split == split]
 
     def windows(self, split: str) -> Iterator[Signal]:
-        """The inputs of each window of a split, in the order of `rows`: values (T, C) float64 as they were recorded. Inputs of one rate
-        stand side by side; of a task with an epoch, T are its times alone."""
-        rows = self.rows[self.rows.split == split]
+        """What `read` gives of the windows of a split."""
+        return self.read(self.rows[self.rows.split == split])
+
+    def read(self, rows: pd.DataFrame) -> Iterator[Signal]:
+        """The inputs of each of these `rows`, in their order: values (T, C) float64 as they were recorded. Inputs of one rate stand side
+        by side; of a task with an epoch, T are its times alone."""
         read = {str(name): self.sources[str(name)].read(own, self.task) for name, own in rows.groupby("dataset", sort=False)}
         return (next(read[name]) for name in rows.dataset)
 

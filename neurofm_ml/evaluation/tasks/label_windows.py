@@ -6,7 +6,7 @@ Shapes: n windows with a known label, T times of a window, C channels.
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -36,6 +36,8 @@ class LabelSource:
     """The windows of one shards artifact, read once for all its tasks."""
 
     shards: Path
+    #: Features of people, kept for the tasks and splits to come (`label_baselines.views`).
+    means: dict[Any, dict[str, tuple[Array, float]]] = field(init=False, default_factory=dict)
 
     @cached_property
     def card(self) -> DatasetCard:

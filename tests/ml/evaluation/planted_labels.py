@@ -30,6 +30,8 @@ class Windows:
     sfreq: float
     names: dict[str, tuple[str, ...]]
     card: Any = field(default_factory=lambda: SimpleNamespace(name="toy", window_s=1.0, label_tasks=()))
+    site: Any = None
+    means: dict[Any, Any] = field(init=False, default_factory=dict)
 
     @property
     def channels(self) -> dict[str, dict[str, Any]]:
@@ -40,7 +42,7 @@ class Windows:
         trial = self.recording if task.of_subject else np.array([f"t{k}" for k in range(n)])
         table = {
             "dataset": "toy", "key": [f"w{k}" for k in range(n)], "row": np.arange(n), "recording": self.recording, "session": self.session,
-            "subject": self.recording, "family": self.recording, "site": None, "split": self.split, "start": np.arange(n) * 1.0,
+            "subject": self.recording, "family": self.recording, "site": self.site, "split": self.split, "start": np.arange(n) * 1.0,
             "end": np.arange(n) + 1.0, "unit": trial, "trial": trial, "onset": np.nan,
         }  # fmt: skip
         return pd.DataFrame(table), self.y

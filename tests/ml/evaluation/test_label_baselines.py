@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from planted_labels import changed, parcels, planted, potentials
+from planted_labels import Windows, changed, parcels, planted, potentials
 
 from neurofm_ml.config import to_dict
 from neurofm_ml.data.recordings import save_recording
@@ -18,10 +18,10 @@ from neurofm_ml.data.windows import shard_recordings
 from neurofm_ml.evaluation.label_baselines import LABEL_BASELINES, activity, eegnet, heads, spectra, together
 from neurofm_ml.evaluation.label_baselines.choosing import choose
 from neurofm_ml.evaluation.label_baselines.registry import CONNECTIVITY, COURSES, PAIRS
-from neurofm_ml.evaluation.label_baselines.views import are_known, look, shared_channels
-from neurofm_ml.evaluation.tasks.label_tasks import LabelCase, find_label_cases
+from neurofm_ml.evaluation.label_baselines.views import View, are_known, look, shared_channels
+from neurofm_ml.evaluation.tasks.label_tasks import LabelCase, find_label_cases, leave_sites_out
 from neurofm_ml.knowledge.cards import SignalSpec, SplitSpec, TaskSpec, datasets
-from neurofm_ml.presets import BaselinesConfig, IngestConfig, ScalerConfig, ShardsConfig, TrainConfig
+from neurofm_ml.presets import SPLITS, BaselinesConfig, IngestConfig, ScalerConfig, ShardsConfig, TrainConfig
 from neurofm_ml.types import Intervals, Recording, Signal, Subject
 
 CFG = BaselinesConfig(dataset="toy", train=TrainConfig(steps=80, batch_size=16, log_every=40, checkpoint_every=80))
@@ -101,6 +101,21 @@ def test_people_are_answered_once_per_recording(name: str, tmp_path: Path) -> No
     assert found.value > 0.7
     (table,) = (look(case.data, PAIRS[0]),)
     assert {s: len(x) for s, x in table.x.items()} == {"train": 30, "validation": 15, "test": 20}
+
+
+@pytest.mark.parametrize("view", [PAIRS[0], COURSES[0], CONNECTIVITY[0]], ids=lambda view: view.name)
+def test_people_are_read_once_whoever_is_left_out(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = planted("fmri", n_classes=2, of_subject=True)
+    sites = changed(case, site=np.where(np.arange(len(case.sources[0].y)) // 4 % 2, "here", "there"))
+    fresh = [look(one.data, view) for site in ("here", "there") for one in leave_sites_out(changed(sites)) if one.left_out == site]
+    whole = look(sites.data, view)
+    monkeypatch.setattr(Windows, "read", None)
+    for one, alone in zip(leave_sites_out(sites), fresh, strict=True):
+        found = look(one.data, view)
+        assert len(found.x["test"]) != len(whole.x["test"])
+        assert found.seconds > 0
+        for split in SPLITS:
+            np.testing.assert_array_equal(found.x[split], alone.x[split])
 
 
 def _chosen(name, case):
