@@ -18,9 +18,9 @@ from neurofm_ml.types import Array
 #: Every so many samples, a frame of the windows that are looked for is looked up.
 HOP = 4
 #: Bits of a code, in words of 64; places it is sorted from; neighbours on either side; bits that may differ.
-BITS, TREES, NEAR, MOST_DIFFERENT = 128, 8, 8, 44
+BITS, TREES, NEAR, MOST_DIFFERENT = 128, 16, 8, 44
 #: Candidates that are correlated per window.
-CANDIDATES = 8
+CANDIDATES = 16
 #: Frames looked up at once.
 CHUNK = 1 << 15
 #: Correlations above this, .976, count no more: heartbeats and saccades are of few shapes, and two that are nearly equal

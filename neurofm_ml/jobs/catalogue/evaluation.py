@@ -15,7 +15,7 @@ LEAKS = (
 )  # fmt: skip
 
 
-@job("audit", presets.AuditConfig, "2", checks=claims(*LEAKS))
+@job("audit", presets.AuditConfig, "3", checks=claims(*LEAKS))
 def audit(cfg: presets.AuditConfig, inputs: Inputs, out: Path) -> Report:
     """All shards that a run learned from or is scored on, and their scalers -> the leaks between their splits."""
     from neurofm_ml.evaluation.audit.job import audit
