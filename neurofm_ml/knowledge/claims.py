@@ -76,6 +76,7 @@ CLAIMS: Mapping[str, str] = {
     "decodes_are_finite": "Every score after every recording is finite.",
     "elastic_forgets_less": "With elastic weights, earlier recordings lose less than without.",
     "controls_at_chance": "The same method on labels moved in time knows nothing.",
+    "not_above_ceiling": "No score lies surely above what noise lets a perfect model reach.",
     "no_subject_in_two_splits": "Nobody is in two splits where whole people are kept apart, nor in training of one dataset and test of another.",
     "no_recording_in_two_splits": "No recording is in two splits where whole recordings are kept apart.",
     "no_session_in_two_splits": "No session is in two splits where whole sessions are kept apart.",

@@ -15,6 +15,7 @@ from neurofm_ml.data.predictions import Prediction, load_predictions
 from neurofm_ml.data.recordings import load_card
 from neurofm_ml.data.schemas import SCORES, validate
 from neurofm_ml.evaluation.scoring.label_answers import label_predictions
+from neurofm_ml.evaluation.scoring.repeats import ceilings
 from neurofm_ml.evaluation.scoring.report import draw_differences, write_markdown
 from neurofm_ml.evaluation.scoring.scores import (
     BASELINE,
@@ -28,9 +29,10 @@ from neurofm_ml.evaluation.scoring.scores import (
     score_predictions,
     write_scores,
 )
+from neurofm_ml.evaluation.statistics.ceilings import not_above_ceiling
 from neurofm_ml.evaluation.tasks.label_tasks import LabelCase, find_label_cases, find_pooled_cases, leave_sites_out
 from neurofm_ml.evaluation.tasks.signals import find_signals
-from neurofm_ml.evaluation.tasks.tasks import find_cases, find_encoding_cases
+from neurofm_ml.evaluation.tasks.tasks import Case, find_cases, find_encoding_cases
 from neurofm_ml.presets import BaselinesConfig, ScoreConfig
 from neurofm_ml.types import Report
 
@@ -66,8 +68,9 @@ def publish(cfg: ScoreConfig, groups: Mapping[Path, list[Prediction]], cases: Se
     """Write the tables, the text and the picture of predictions, grouped by the artifact they come from."""
     run = f"{cfg.size}-{cfg.seed}"
     predictions = [p for group in groups.values() for p in group]
+    best = ceilings(case for case in cases if isinstance(case, Case))
     tables = [
-        score_predictions(group, cases, run=run, fingerprint=source.name, size=cfg.size, n_boot=cfg.n_boot)
+        score_predictions(group, cases, run=run, fingerprint=source.name, size=cfg.size, n_boot=cfg.n_boot, ceilings=best)
         for source, group in groups.items()
     ]
     table = pd.concat(tables, ignore_index=True)
@@ -77,7 +80,7 @@ def publish(cfg: ScoreConfig, groups: Mapping[Path, list[Prediction]], cases: Se
     write_markdown(table, comparisons, out / "scores.md")
     draw_differences(comparisons, out / "scores.png")
     shown = {"scores": "scores.md", "picture": "scores.png", "table": "scores.parquet"}
-    return Report(_metrics(table, comparisons), (*control_check(predictions), validate(table, SCORES)), shown)
+    return Report(_metrics(table, comparisons), (*control_check(predictions), not_above_ceiling(table), validate(table, SCORES)), shown)
 
 
 def _metrics(table: pd.DataFrame, comparisons: pd.DataFrame) -> dict[str, float | int | str]:

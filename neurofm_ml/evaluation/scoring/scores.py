@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import NormalDist
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from neurofm_ml.types import SCORE_COLUMNS, Check
 AnyCase = Case | LabelCase | SignalCase
 BASELINE = "baseline"
 BEATS, TIES, LOSES = "beats baseline", "ties", "does not beat baseline"
+NO_CEILINGS: Mapping[tuple[str, str, str], float] = MappingProxyType({})
 #: Controls above this R2 mean that a score can be had without knowing anything.
 CHANCE = 0.1
 #: Fewer units than this are not resampled: their answers are swapped between the two methods instead, in every pattern.
@@ -41,12 +43,20 @@ COMPARISON_COLUMNS = {
 
 
 def score_predictions(
-    predictions: Iterable[Prediction], cases: Iterable[AnyCase], *, run: str, fingerprint: str, size: str = "", n_boot: int = 1000
+    predictions: Iterable[Prediction],
+    cases: Iterable[AnyCase],
+    *,
+    run: str,
+    fingerprint: str,
+    size: str = "",
+    n_boot: int = 1000,
+    ceilings: Mapping[tuple[str, str, str], float] = NO_CEILINGS,
 ) -> pd.DataFrame:
-    """Rows of the scores table, one per prediction; `cases` say what species and modality each task has."""
+    """Rows of the scores table, one per prediction; `cases` say what species and modality each task has, `ceilings` which have one."""
     about = {case.key: case for case in cases}
     constant = {"run": run, "fingerprint": fingerprint, "size": size}
-    return frame([{**constant, **_row(p, about[p.case], n_boot)} for p in predictions], SCORE_COLUMNS)
+    rows = [{**constant, **_row(p, about[p.case], n_boot), "noise_ceiling": ceilings.get(p.case, math.nan)} for p in predictions]
+    return frame(rows, SCORE_COLUMNS)
 
 
 def _row(prediction: Prediction, case: AnyCase, n_boot: int) -> dict[str, Any]:
@@ -63,7 +73,6 @@ def _row(prediction: Prediction, case: AnyCase, n_boot: int) -> dict[str, Any]:
         "ci_low": found.low,
         "ci_high": found.high,
         "p": p,
-        "noise_ceiling": math.nan,
         "n": int(prediction.mask.sum()),
         "control": control,
     }

@@ -103,7 +103,7 @@ def represent(cfg: presets.RepresentationConfig, inputs: Inputs, out: Path) -> R
     return representation(cfg, inputs["features"][0], out)
 
 
-@job("score", presets.ScoreConfig, "4", checks=claims("table_is_valid", warn=("controls_at_chance",)))
+@job("score", presets.ScoreConfig, "5", checks=claims("table_is_valid", warn=("controls_at_chance", "not_above_ceiling")))
 def score(cfg: presets.ScoreConfig, inputs: Inputs, out: Path) -> Report:
     """Artifacts that answer tasks, shards, baselines -> the scores table."""
     from neurofm_ml.evaluation.scoring.score import score

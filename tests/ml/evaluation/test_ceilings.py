@@ -1,5 +1,6 @@
 """Noise ceilings of responses whose share of signal was planted."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 
 from neurofm_ml import metrics
+from neurofm_ml.evaluation.scoring.repeats import ceilings
 from neurofm_ml.evaluation.statistics.ceilings import noise_ceiling, not_above_ceiling, reliability, spearman_brown
 from neurofm_ml.types import Array
 
@@ -79,3 +81,26 @@ def test_a_score_above_its_ceiling_fails(changes: dict[str, Any], passed: bool) 
     assert check.passed == passed
     assert passed or "toy/r1/velocity ours: 0.800 above 0.667" in check.note
     assert not_above_ceiling(table.iloc[:0]).passed
+
+
+# ---------------------------------------------------------------- stimuli that repeat
+def listener(name: str, story: Array, response: Array, **task: str) -> Any:
+    """Stands for an encoding case of a recording."""
+    about = {"name": "story", "category": "encoding", "metric": "pearson", **task}
+    data = SimpleNamespace(
+        x={"test": story}, y={"test": response}, times={"test": np.arange(len(story))}, known={"test": np.isfinite(response).all(1)}
+    )
+    return SimpleNamespace(dataset="toy", key=("toy", name, "story"), task=SimpleNamespace(**about), data=data)
+
+
+def test_whoever_hears_the_same_story_has_the_ceiling_of_what_they_share() -> None:
+    _, heard = responses(0.4, 8, 2000)
+    heard[2, :100] = np.nan
+    one, other = np.random.default_rng(1).normal(size=(2, 2000, 1))
+    alike = [listener(f"r{k}", one, y) for k, y in enumerate(heard)]
+    few = [listener(f"s{k}", other, y) for k, y in enumerate(heard[:2])]
+    others = [listener(f"t{k}", one, y, category="decoding") for k, y in enumerate(heard[:3])]
+    others += [listener(f"u{k}", one, y, metric="mae") for k, y in enumerate(heard[:3])]
+    found = ceilings([*alike, *few, *others])
+    assert set(found) == {case.key for case in alike}
+    assert list(found.values()) == pytest.approx([np.sqrt(0.4)] * len(alike), abs=0.02)

@@ -193,6 +193,12 @@ def test_the_noise_ceiling_is_a_share() -> None:
     assert (row.value, row.verdict) == (pytest.approx(0.9 / 0.95), MET)
 
 
+def test_a_ceiling_that_baselines_alone_come_near_is_not_measured() -> None:
+    rows = judge(evidence(scores({}, {**BASE, "task": "encoded", "noise_ceiling": 0.8}))).set_index("target")
+    row = rows.loc["share of the noise ceiling"]
+    assert (row.verdict, row.best_baseline) == (UNMEASURED, pytest.approx(1.0))
+
+
 def test_few_shots_against_all_labels() -> None:
     many = {"metric": "auroc", "method": "few_shot_linear_probe", "value": 0.9}
     few = {**many, "value": 0.8, "ci_low": 0.79, "ci_high": 0.81, "k_shot": 10.0}

@@ -104,7 +104,7 @@ def test_a_run_is_published_with_its_losses(make_prediction: Make, toy_cases, tm
     report = publish(cfg, {tmp_path / "f1": ours, tmp_path / "f2": baselines}, toy_cases, tmp_path)
     assert {k: v for k, v in report.metrics.items() if k.startswith("ours.")} == {"ours.beats": 1, "ours.ties": 0, "ours.loses": 1}
     assert report.metrics["mean_r2.ridge"] == pytest.approx(0.75, abs=0.05)
-    assert [c.passed for c in report.checks] == [True, True]
+    assert all(check.passed for check in report.checks)
     scores = read_scores(tmp_path / "scores.parquet")
     assert set(zip(scores.family, scores.fingerprint, strict=True)) == {("neurofmx", "f1"), ("baseline", "f2")}
     text = (tmp_path / "scores.md").read_text()
