@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from neurofm_assets.assets.data import scaler, scalers_for, shards
-from neurofm_assets.assets.models import DECODERS, neurofmx_adapted, neurofmx_pretrained
+from neurofm_assets.assets.models import DECODERS, neurofmx_adapted, neurofmx_pretrained, scaling_law
 from neurofm_assets.checks import specs_for
 from neurofm_assets.compute import Compute
 from neurofm_assets.conditions import when_changed, when_complete
@@ -177,15 +177,16 @@ def scores(context: dg.AssetExecutionContext, config: ScorePatch, compute: Compu
     group_name="evaluation",
     kinds={"plotly", "markdown"},
     owners=OWNERS,
-    deps=[dg.AssetDep(a, partition_mapping=SIZE_TO_RUNS) for a in (scores, *READINGS)],
+    deps=[scaling_law, *(dg.AssetDep(a, partition_mapping=SIZE_TO_RUNS) for a in (scores, *READINGS))],
     code_version=JOBS["write_scorecard"].version,
     check_specs=specs_for("scorecard", "write_scorecard", BY_SIZE),
     automation_condition=when_changed("scores"),
 )
 def scorecard(context: dg.AssetExecutionContext, compute: Compute, store: Store) -> dg.MaterializeResult:
-    """The report of a size: every run's scores, few-shot curves, transfer, the targets, each number with its origin."""
+    """The report of a size: every run's scores, few-shot curves, transfer, scaling, the targets, each number with its origin."""
     size = context.partition_key
     keys = [run_key(size, seed) for seed in range(5)]
-    tables = {asset.key.path[-1]: store.gather(asset, store.here(asset, keys)) for asset in (scores, *READINGS)}
+    partitions = {scaling_law: [size], **dict.fromkeys((scores, *READINGS), keys)}
+    tables = {asset.key.path[-1]: store.gather(asset, store.here(asset, own)) for asset, own in partitions.items()}
     cfg = presets.ScorecardConfig(size=size)
     return compute.launch(context, store.spec(context, "write_scorecard", cfg, **tables), presets.Resources())

@@ -25,7 +25,7 @@ class Evidence:
     """Tables of all runs of one size, empty where nothing was made.
 
     scores (zero-shot ones too), few_shot  SCORE_COLUMNS; comparisons COMPARISON_COLUMNS and run; transfer (modalities too) and
-    identity as their jobs write them
+    identity as their jobs write them; scaling: a row per width and seed of the scaling law of this size
     sources           one row per artifact that a number stands in or was made from: asset, partition, fingerprint,
                       data_version, code, finished, made_from
     """
@@ -35,6 +35,7 @@ class Evidence:
     few_shot: pd.DataFrame
     transfer: pd.DataFrame
     identity: pd.DataFrame
+    scaling: pd.DataFrame
     sources: pd.DataFrame
 
     @cached_property
@@ -44,7 +45,8 @@ class Evidence:
 
 
 def gather(inputs: Mapping[str, Sequence[Path]]) -> Evidence:
-    """Read the artifacts of each role: scores, few_shot, zero_shot, transfer_matrix, cross_modal, representation."""
+    """Read the artifacts of each role: scores, few_shot, zero_shot, transfer_matrix, cross_modal, representation,
+    scaling_law."""
 
     def read(name: str, *roles: str, empty: Sequence[str] = ()) -> pd.DataFrame:
         found = [pd.read_parquet(path / name) for role in roles for path in inputs.get(role, ())]
@@ -57,6 +59,7 @@ def gather(inputs: Mapping[str, Sequence[Path]]) -> Evidence:
         few_shot=read("scores.parquet", "few_shot", empty=list(SCORE_COLUMNS)),
         transfer=pd.concat([read("transfer.parquet", "transfer_matrix"), read("cross_modal.parquet", "cross_modal")]),
         identity=read("identity.parquet", "representation"),
+        scaling=read("cells.parquet", "scaling_law"),
         sources=trace([path for paths in inputs.values() for path in paths]),
     )
 

@@ -35,6 +35,11 @@ def figures(evidence: Evidence) -> Iterator[tuple[str, "go.Figure"]]:
         yield f"Few-shot curves: mean {few} over tasks against labelled examples, interval over tasks", curves(part, str(few))
     for axis, part in evidence.transfer.groupby("axis", sort=False) if len(evidence.transfer) else ():
         yield f"Transfer between {axis}s: read out from rows, tested on columns, above chance; * is q < .05", matrix(part)
+    if len(evidence.scaling):
+        yield (
+            "Scaling curves: validation loss of pretraining against shared parameters, and against compute; a dot per seed",
+            scaling(evidence.scaling),
+        )
 
 
 def _kinds(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -147,6 +152,21 @@ def curves(table: pd.DataFrame, metric: str) -> "go.Figure":
         mean, half = per_task.mean(), 1.96 * per_task.std() / np.sqrt(per_task.notna().sum())
         figure.add_scatter(x=mean.index, y=mean, name=method, mode="lines+markers", marker_color=colour, error_y={"array": half.fillna(0)})
     figure.update_layout(height=420, xaxis={"type": "log", "title": "labelled examples (K)"}, yaxis_title=metric)
+    return figure
+
+
+def scaling(cells: pd.DataFrame) -> "go.Figure":
+    """Loss of every cell against its size on either measure, and the mean over seeds."""
+    from plotly.subplots import make_subplots
+
+    measures = {"parameters": "parameters", "flops": "FLOPs of training"}
+    figure = make_subplots(rows=1, cols=len(measures), shared_yaxes=True)
+    for k, (name, title) in enumerate(measures.items(), 1):
+        mean = cells.groupby(name).loss.mean()
+        figure.add_scatter(x=cells[name], y=cells.loss, mode="markers", marker_color=GREYS[0], showlegend=False, row=1, col=k)
+        figure.add_scatter(x=mean.index, y=mean, mode="lines+markers", marker_color=COLOURS[0], showlegend=False, row=1, col=k)
+        figure.update_xaxes(type="log", title=title, row=1, col=k)
+    figure.update_layout(height=420, yaxis_title="validation loss")
     return figure
 
 

@@ -156,9 +156,11 @@ function draw() {
   const axis = { gridcolor: colour('--faint'), zerolinecolor: colour('--even'), linecolor: colour('--faint') };
   for (const source of plots) {
     const { data, layout } = JSON.parse(source.textContent);
+    const axes = Object.keys({ xaxis: 0, yaxis: 0, ...layout }).filter(name => /^[xy]axis/.test(name));
     const themed = { ...layout, template: null, paper_bgcolor: colour('--paper'), plot_bgcolor: colour('--paper'),
       font: { color: colour('--ink'), size: 12 }, margin: { t: 20, r: 20, b: 50, l: 60 }, hovermode: 'closest',
-      legend: { orientation: 'h', y: 1, yanchor: 'bottom' }, xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis } };
+      legend: { orientation: 'h', y: 1, yanchor: 'bottom' } };
+    for (const name of axes) themed[name] = { ...axis, ...layout[name] };
     for (const shape of themed.shapes || []) shape.line = { ...shape.line, color: colour('--ink') };
     Plotly.react(source.dataset.for, data, themed, { responsive: true, displaylogo: false });
   }

@@ -9,7 +9,7 @@ import pytest
 
 from neurofm_ml.evaluation.scorecard.cards import with_ancestors
 from neurofm_ml.evaluation.scorecard.evidence import Evidence, gather, summarised
-from neurofm_ml.evaluation.scorecard.figures import heat_map
+from neurofm_ml.evaluation.scorecard.figures import figures, heat_map
 from neurofm_ml.evaluation.scorecard.job import write_scorecard
 from neurofm_ml.evaluation.scorecard.targets import MET, OPEN, REFUTED, UNMEASURED, judge
 from neurofm_ml.evaluation.scoring.scores import BEATS, LOSES, SWAPS, TIES, best_first
@@ -39,7 +39,13 @@ def compared(*changes: dict[str, object]) -> pd.DataFrame:
 
 
 def evidence(rows: pd.DataFrame, pairs: pd.DataFrame | None = None, **more: pd.DataFrame) -> Evidence:
-    empty = {"few_shot": scores(), "transfer": pd.DataFrame(), "identity": pd.DataFrame(), "sources": pd.DataFrame()}
+    empty = {
+        "few_shot": scores(),
+        "transfer": pd.DataFrame(),
+        "identity": pd.DataFrame(),
+        "scaling": pd.DataFrame(),
+        "sources": pd.DataFrame(),
+    }
     return Evidence(scores=rows, comparisons=compared({}) if pairs is None else pairs, **{**empty, **more})
 
 
@@ -109,6 +115,18 @@ def test_the_report_shows_every_score(inputs: dict[str, list[Path]], tmp_path: P
     assert "| shards | tiny-0 | s0 | v-s0 | c0de |" in text
     assert [c.passed for c in report.checks] == [True]
     assert report.metrics["beats_baseline"] == 1
+
+
+def test_scaling_curves_show_every_cell(inputs: dict[str, list[Path]], artifact: Callable[..., Path]) -> None:
+    cells = pd.DataFrame([(w, seed, w**2, w**3, 8 / w + seed) for w in (16, 32) for seed in (0, 1)])
+    cells.columns = ["width", "seed", "parameters", "flops", "loss"]
+    inputs["scaling_law"] = [artifact("scaling_law", "l0", cells=cells)]
+    caption, figure = list(figures(gather(inputs)))[-1]
+    assert caption.startswith("Scaling curves")
+    (seeds, mean), by_compute = figure.data[:2], figure.data[3]
+    assert sorted(seeds.y) == [0.25, 0.5, 1.25, 1.5]
+    assert dict(zip(mean.x, mean.y, strict=True)) == {256: 1.0, 1024: 0.75}
+    assert by_compute.x.tolist() == [4096, 32768]
 
 
 def test_errors_are_better_the_smaller_they_are() -> None:
