@@ -76,15 +76,22 @@ class Path:
     def left_out(self, groups: Array) -> Array:
         """(P, n, K) what a fit without a row's group (n,) says of it; where there is one group, each row is its own."""
         names = groups if len(np.unique(groups)) > 1 else np.arange(len(groups))
-        said = np.empty((len(self.penalties), *self.target.shape))
+        said, coefficients = np.empty((len(self.penalties), *self.target.shape)), self.left.T @ self.target
         for name in np.unique(names):
             at = names == name
-            left, root = self.left[at], self.root[at]
-            hat = left * self.shrinkage[:, None] @ left.T + np.outer(root, root) / len(self.root)
-            fitted = left @ (self.shrinkage[:, :, None] * (self.left.T @ self.target))
-            errors = np.linalg.solve(np.eye(len(left)) - hat, self.target[at] - fitted)
-            said[:, at] = (self.target[at] - errors) / root[:, None]
+            errors = self.target[at] - self.left[at] @ (self.shrinkage[:, :, None] * coefficients)
+            said[:, at] = (self.target[at] - self._without(at, errors)) / self.root[at, None]
         return said + self.offset
+
+    def _without(self, at: Array, errors: Array) -> Array:
+        """(P, g, K) errors of a group of rows `at` (n,) where it is left out, from those (P, g, K) where it is not. Groups of more rows than
+        there are directions are solved along these (Woodbury 1950)."""
+        basis = np.column_stack([self.left[at], self.root[at] / np.sqrt(len(self.root))])
+        kept = np.column_stack([self.shrinkage, np.ones(len(self.penalties))])
+        if len(basis) <= basis.shape[1]:
+            return np.asarray(np.linalg.solve(np.eye(len(basis)) - basis * kept[:, None] @ basis.T, errors))
+        inner = np.eye(basis.shape[1]) / kept[:, None] - basis.T @ basis
+        return np.asarray(errors + basis @ np.linalg.solve(inner, basis.T @ errors))
 
     def readout(self, k: int) -> Readout:
         """The readout of penalty `k`."""
