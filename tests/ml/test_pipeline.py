@@ -88,7 +88,7 @@ def test_every_method_is_scored_on_the_same_bins(made):
     table = read_scores(Path(made["scores"].path) / "scores.parquet")
     asked = table[table.task == "behaviour"]
     assert {"ridge", "knn", "gru", "lfads", "ndt", "from_scratch", "fine_tuned", "linear_probe"} <= set(asked.method)
-    assert {"forecast", "reconstructed", "autoregression", "copy_last"} <= set(table.method)
+    assert {"linear_probe", "reconstructed", "autoregression", "copy_last"} <= set(table.method)
     assert (table.groupby(["recording", "task"]).n.nunique() == 1).all()
     assert (table[["ci_low", "value", "ci_high"]].diff(axis=1).iloc[:, 1:] >= 0).all(axis=None)
     assert asked.control.max() < 0.1

@@ -32,6 +32,7 @@ from neurofm_ml.evaluation.baselines.knn import fit_knn
 from neurofm_ml.evaluation.baselines.reconstruction import RECONSTRUCTIONS, too_few_channels
 from neurofm_ml.evaluation.baselines.ridge import Fit, fit_ridge
 from neurofm_ml.evaluation.label_baselines import LABEL_BASELINES
+from neurofm_ml.evaluation.scoring.repeats import ceilings
 from neurofm_ml.evaluation.scoring.scores import AnyCase, control_check, mean_scores, score_predictions, write_scores
 from neurofm_ml.evaluation.tasks.label_tasks import LabelCase, find_label_cases, find_pooled_cases, leave_sites_out
 from neurofm_ml.evaluation.tasks.signals import SignalCase, find_signals
@@ -218,6 +219,8 @@ def fit_baselines(cfg: BaselinesConfig, shards: list[Path], scaler: list[Path], 
             save_prediction(answer(), out / "predictions")
             save_work(out)
     predictions = load_predictions(out / "predictions")
-    table = score_predictions(predictions, cases.values(), run="baselines", fingerprint=out.name.removeprefix("work-"))
+    best = ceilings(case for case in cases.values() if isinstance(case, Case))
+    fingerprint = out.name.removeprefix("work-")
+    table = score_predictions(predictions, cases.values(), run="baselines", fingerprint=fingerprint, ceilings=best)
     write_scores(table, out / "scores.parquet")
     return Report({"tasks": len(cases), **mean_scores(table)}, control_check(predictions), {"scores": "scores.parquet"})

@@ -15,8 +15,7 @@ import torch
 
 from neurofm_ml.data.predictions import Prediction
 from neurofm_ml.data.recordings import load_card
-from neurofm_ml.data.windows import read_windows
-from neurofm_ml.evaluation.baselines.readings import in_samples, signal_batches
+from neurofm_ml.evaluation.baselines.readings import in_samples, signal_batches, windows_of
 from neurofm_ml.evaluation.baselines.ridge import ALPHAS
 from neurofm_ml.evaluation.tasks.signals import Effort, SignalCase, answer, best_floor
 from neurofm_ml.models import NeuroFMx
@@ -27,8 +26,10 @@ from neurofm_ml.types import Array
 Forecast = Callable[[SignalCase, BaselinesConfig, Path], Prediction]
 FORECASTS: Registry[Forecast] = Registry("forecast baseline")
 #: Samples of the past that autoregression tries, and the features and training rows it takes at most.
-ORDERS = (1, 2, 4, 8, 16)
+ORDERS = (1, 2, 4, 8, 16, 32, 64, 128)
 MOST_FEATURES, MOST_FITTED = 600, 6000
+#: Orders above this are tried where all channels have fewer features, each by itself: fast signals have few channels.
+LONG, MOST_LONG = 16, 8192
 #: Rows of the test block at most.
 MOST_ROWS = 400
 #: Blocks with fewer rows are not scored.
@@ -53,17 +54,16 @@ class Origins:
         return samples
 
 
-def origins(case: SignalCase) -> Origins:
-    """Where the test block is forecast from: the same for every method."""
-    card, table = load_card(case.shards), read_windows(case.shards)
-    own = table[(table.recording == case.recording) & (table.split == "test")]
-    windows = np.unique(np.ceil((own.start - case.start_s) * case.sfreq - 1e-3).astype(int))
+def origins(case: SignalCase, split: str = "test", most_windows: int | None = None, most_rows: int | None = None) -> Origins:
+    """Where a block is forecast from: the same in the test block for every method; of the others `most_windows`, evenly spread."""
+    card, own = load_card(case.shards), windows_of(case, split, most_windows)
+    windows = np.unique(np.ceil((own.start - case.start_s(split)) * case.sfreq - 1e-3).astype(int))
     length = int(np.floor((own.end - own.start).min() * case.sfreq + 1e-3))
     stride = min(card.stride_s or card.window_s, card.window_s / 2) * case.sfreq
     first = max(length // 2 // case.patch, 1) * case.patch
     after = np.arange(first, min(first + max(stride, case.patch), length + 1), case.patch).astype(int)
-    thinned = after[:: -(-len(after) * len(windows) // MOST_ROWS)]
-    return Origins(windows, thinned, case.lead, len(case.data.times["test"]))
+    thinned = after[:: -(-len(after) * len(windows) // (most_rows or MOST_ROWS))]
+    return Origins(windows, thinned, case.lead, len(case.data.times[split]))
 
 
 def too_few_rows(case: SignalCase) -> str:
@@ -82,7 +82,7 @@ def _fitted_rows(case: SignalCase, split: str) -> Array:
     return np.unique(np.linspace(1, last - 1, min(last - 1, MOST_FITTED)).astype(int))
 
 
-def _future(case: SignalCase, split: str, at: Array) -> Array:
+def future(case: SignalCase, split: str, at: Array) -> Array:
     """(R, N) what happens `lead` after the origins, channels that live alone."""
     future: Array = case.data.x[split][at + case.lead][:, case.data.live]
     return future
@@ -122,20 +122,21 @@ def _measured(case: SignalCase, cfg: BaselinesConfig, method: str, fit: Callable
     began = time.perf_counter()
     parameters, guess = fit()
     level, rows = case.data.x["train"].mean(0)[case.data.live], _fitted_rows(case, "validation")
-    floor = best_floor(case, level, _future(case, "validation", rows), guess("validation", rows))[1]
+    floor = best_floor(case, level, future(case, "validation", rows), guess("validation", rows))[1]
     trained = time.perf_counter()
     at = origins(case).samples
     said = floor(guess("test", at))
     effort = Effort(parameters, trained - began, len(at) / (time.perf_counter() - trained))
     times = case.data.times["test"][at + case.lead]
-    return answer(case, method, "baseline", (_future(case, "test", at), said, times), effort, cfg.seed)
+    return answer(case, method, "baseline", (future(case, "test", at), said, times), effort, cfg.seed)
 
 
 def _fit_autoregression(case: SignalCase) -> tuple[int, Guess]:
     from threadpoolctl import threadpool_limits
 
     n = int(case.data.live.sum())
-    tried = [(order, together) for order in ORDERS for together in (False, True) if not together or n * order <= MOST_FEATURES]
+    tried = [(order, False) for order in ORDERS if order <= LONG or n * order <= MOST_LONG]
+    tried += [(order, True) for order in ORDERS if n * order <= MOST_FEATURES]
     with threadpool_limits(1):
         found = [_solved(case, order, together) for order, together in tried]
     _, parameters, guess = max(found, key=lambda scored: scored[0])
@@ -146,13 +147,13 @@ def _solved(case: SignalCase, order: int, together: bool) -> tuple[float, int, G
     """The best score on validation over penalties, the number of weights, and the forecast."""
     rows = {split: _fitted_rows(case, split) for split in ("train", "validation")}
     mean = case.features["train"].mean(0)[case.data.live]
-    x, y = _past(case, "train", rows["train"], order, together, mean), _future(case, "train", rows["train"])
+    x, y = _past(case, "train", rows["train"], order, together, mean), future(case, "train", rows["train"])
     level = y.mean(0)
     values, vectors = np.linalg.eigh(x.mT @ x)
     groups = (y - level)[None] if together else (y - level).T[..., None]
     target = vectors.mT @ (x.mT @ groups)
     unit = (x**2).sum() / (x.shape[0] * x.shape[2])
-    truth, ahead = _future(case, "validation", rows["validation"]), _past(case, "validation", rows["validation"], order, together, mean)
+    truth, ahead = future(case, "validation", rows["validation"]), _past(case, "validation", rows["validation"], order, together, mean)
     projected = ahead @ vectors
 
     def shrunk(alpha: float) -> Array:
@@ -190,7 +191,7 @@ def model_forecast(model: NeuroFMx, case: SignalCase, seed: int) -> Prediction:
     said = _said(model.eval(), case, asked)
     guess = np.stack([said[sample] for sample in at.tolist()])[:, case.data.live]
     effort = Effort(model.n_parameters(), float("nan"), len(at) / (time.perf_counter() - began))
-    rows = _future(case, "test", at), guess, case.data.times["test"][at + case.lead]
+    rows = future(case, "test", at), guess, case.data.times["test"][at + case.lead]
     return answer(case, "forecast", "neurofmx", rows, effort, seed)
 
 

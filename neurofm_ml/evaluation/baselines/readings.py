@@ -7,11 +7,13 @@ rates. Shapes: B windows, P patches (or horizons), C channels, S points of a pat
 from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
 from torch import Tensor, nn
 
 from neurofm_ml.data.batches import Collate
 from neurofm_ml.data.loader import Loader
 from neurofm_ml.data.scaler import load_scaler
+from neurofm_ml.data.windows import read_windows
 from neurofm_ml.evaluation.tasks.signals import SignalCase
 from neurofm_ml.models import NeuroFMx
 from neurofm_ml.types import Array, Batch
@@ -21,13 +23,22 @@ BATCH_SIZE = 64
 MOST_LOG_RATE = 8.0
 
 
-def signal_batches(model: NeuroFMx, case: SignalCase) -> Iterator[tuple[Batch, Array]]:
-    """Windows of the test block with the case's signal alone, and the sample (B,) of the block at which each starts."""
+def windows_of(case: SignalCase, split: str, most: int | None = None) -> pd.DataFrame:
+    """Rows of windows.parquet of a block of the recording; `most` of them, evenly spread, if there are more."""
+    table = read_windows(case.shards)
+    own = table[(table.recording == case.recording) & (table.split == split)].sort_values("start")
+    if most is None or len(own) <= most:
+        return own
+    return own.iloc[np.linspace(0, len(own) - 1, most).astype(int)]
+
+
+def signal_batches(model: NeuroFMx, case: SignalCase, split: str = "test", most: int | None = None) -> Iterator[tuple[Batch, Array]]:
+    """`windows_of` a block with the case's signal alone, and the sample (B,) of the block at which each starts."""
     collate = Collate([case.shards], model.vocabulary, load_scaler(case.scaler), signals=(case.signal,))
-    where = {"recording": [case.recording]}
-    for batch in Loader([case.shards], split="test", batch_size=BATCH_SIZE, seed=0, where=where, collate=collate).epoch():
+    where = {"recording": [case.recording], "key": list(windows_of(case, split, most).key)}
+    for batch in Loader([case.shards], split=split, batch_size=BATCH_SIZE, seed=0, where=where, collate=collate).epoch():
         starts = batch.starts.numpy() + batch.streams[case.signal].t0.double().numpy()
-        yield batch, np.round((starts - case.start_s) * case.sfreq).astype(int)
+        yield batch, np.round((starts - case.start_s(split)) * case.sfreq).astype(int)
 
 
 def in_samples(said: Tensor, case: SignalCase) -> Array:

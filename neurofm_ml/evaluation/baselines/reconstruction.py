@@ -69,7 +69,7 @@ def linear(method: str, fit: Callable[[DecodingData, Blocks, ScoreOf], Fit]) -> 
         trained = time.perf_counter()
         guess = floor(fitted.predict(features["test"]))
         effort = Effort(fitted.parameters, trained - began, len(guess) / (time.perf_counter() - trained))
-        return _answer(case, cfg, method, "baseline", guess, effort)
+        return reconstructed(case, cfg, method, "baseline", guess, effort)
 
     return reconstruct
 
@@ -85,7 +85,7 @@ def _inferring(method: str) -> Reconstruction:
     def reconstruct(case: SignalCase, cfg: BaselinesConfig, out: Path) -> Prediction:
         found = inferred(case, method, cfg, out)
         guess = np.exp(found.hidden) if case.data.counts else found.hidden
-        return _answer(case, cfg, method, "baseline", guess, Effort(found.parameters, found.train_seconds, found.samples_per_second))
+        return reconstructed(case, cfg, method, "baseline", guess, Effort(found.parameters, found.train_seconds, found.samples_per_second))
 
     return reconstruct
 
@@ -105,15 +105,15 @@ def model_reconstruction(model: NeuroFMx, case: SignalCase, cfg: BaselinesConfig
     began = time.perf_counter()
     pieces = []
     for batch, starts in signal_batches(model, case):
-        said = model.eval()(_silenced(batch, case.signal, held), wanted=("activity",)).activity[case.signal]
+        said = model.eval()(silenced(batch, case.signal, held), wanted=("activity",)).activity[case.signal]
         values = in_samples(said, case)[..., held]
         pieces += [(start, own.reshape(-1, own.shape[-1])) for start, own in zip(starts, values, strict=True)]
     guess = stitched(pieces, len(case.data.times["test"]))
     speed = len(guess) / (time.perf_counter() - began)
-    return _answer(case, cfg, "reconstructed", "neurofmx", guess, Effort(model.n_parameters(), float("nan"), speed), seed)
+    return reconstructed(case, cfg, "reconstructed", "neurofmx", guess, Effort(model.n_parameters(), float("nan"), speed), seed)
 
 
-def _silenced(batch: Batch, signal: str, held: Array) -> Batch:
+def silenced(batch: Batch, signal: str, held: Array) -> Batch:
     """The batch with the channels at 0, their mean, as dropped channels are in training."""
     stream = batch.streams[signal]
     values = stream.values.clone()
@@ -121,7 +121,7 @@ def _silenced(batch: Batch, signal: str, held: Array) -> Batch:
     return dataclasses.replace(batch, streams={signal: dataclasses.replace(stream, values=values)})
 
 
-def _answer(
+def reconstructed(
     case: SignalCase, cfg: BaselinesConfig, method: str, family: str, guess: Array, effort: Effort, seed: int | None = None
 ) -> Prediction:
     """guess (T, H) on the whole test block."""

@@ -42,6 +42,7 @@ from neurofm_ml.data.windows import load_block, read_channels, read_windows
 from neurofm_ml.evaluation.features.hidden import LAST, Hidden, hidden_states, layer_names
 from neurofm_ml.files import write_json
 from neurofm_ml.knowledge.cards import DatasetCard, TaskSpec
+from neurofm_ml.objectives import OBJECTIVES
 from neurofm_ml.presets import RECIPES, SPLITS, FeaturesConfig
 from neurofm_ml.training.decoders import grid_step, stitched
 from neurofm_ml.training.label_decoders import modalities_of
@@ -258,12 +259,19 @@ class Source:
 
 def labels_seen(pretrained: Path, model: Any) -> list[str]:
     """``dataset/task`` of the labels that pretraining learned from: series where behaviour was an objective, classes in families that
-    are supervised. A model without a ``job.json`` does not say, and is taken to have seen all that it could."""
-    job = pretrained / "job.json"
-    config = json.loads(job.read_text())["config"] if job.exists() else {"objectives": {"behaviour": 1.0}}
-    objectives = {name for part in (config, *config.get("curriculum", ())) for name in part.get("objectives", ())}
-    series = list(model.vocabulary.tasks) if "behaviour" in objectives else []
+    are supervised."""
+    series = list(model.vocabulary.tasks) if "behaviour" in objectives_of(pretrained) else []
     return sorted([*series, *(model.vocabulary.labels if RECIPES[described(model)["family"]].supervised else ())])
+
+
+def objectives_of(pretrained: Path) -> frozenset[str]:
+    """What pretraining learned by, at any stage. A model without a ``job.json`` does not say, and is taken to have learned by all."""
+    job = pretrained / "job.json"
+    if not job.exists():
+        return frozenset(OBJECTIVES)
+    config = json.loads(job.read_text())["config"]
+    parts = config.get("curriculum") or (config,)
+    return frozenset(name for part in parts for name, weight in part.get("objectives", {}).items() if weight)
 
 
 def _save(path: Path, values: Array) -> None:

@@ -75,10 +75,8 @@ def _windows(case: LabelCase, model: EEGNet, split: str, batch_size: int, seed: 
 @torch.no_grad()
 def _answers(case: LabelCase, model: EEGNet) -> Array:
     """(n, K) probabilities of the test windows, as if classes were equally frequent in training."""
-    frequency = np.bincount(case.data.labels("train").astype(int), minlength=len(case.task.classes))
     said: dict[int, Array] = {}
     for batch in _windows(case, model, "test", 64, 0).epoch():
         (logits,) = model(batch).values()
-        weighted = logits.softmax(1).double().numpy() / np.maximum(frequency, 1)
-        said |= dict(zip(batch.rows.tolist(), weighted / weighted.sum(1, keepdims=True), strict=True))
+        said |= dict(zip(batch.rows.tolist(), case.data.equalised(logits.softmax(1).double().numpy()), strict=True))
     return np.stack([said[row] for row in case.data.rows.row[case.data.rows.split == "test"]])

@@ -28,5 +28,6 @@ def label_predictions(adapted: Path, cases: Sequence[LabelCase]) -> list[Predict
         if len(own) and wanted.isin(own.index).all():
             decoder = adapted / "decoders" / case.dataset
             family, cost = (json.loads((decoder / name).read_text()) for name in ("model.json", "cost.json"))
-            found.append(case.prediction(method_of(family["family"]), family["family"], np.stack(list(own.loc[wanted].said)), **cost))
+            answers = np.stack(list(own.loc[wanted].said))
+            found.append(case.prediction(method_of(family["family"]), family["family"], case.data.equalised(answers), **cost))
     return found

@@ -63,6 +63,13 @@ class LabelData:
             y[at] = rng.permutation(self.y[at[first]])[trial]
         return dataclasses.replace(self, y=y)
 
+    def equalised(self, said: Array) -> Array:
+        """Probabilities (n, K) as if classes were equally frequent in training; numbers as they are."""
+        if not self.classes:
+            return said
+        weighted = said / np.maximum(np.bincount(self.labels("train").astype(int), minlength=len(self.classes)), 1)
+        return np.asarray(weighted / weighted.sum(axis=1, keepdims=True))
+
     def answered(self, split: str, said: Array) -> tuple[Array, Array, pd.DataFrame]:
         """Truth (n, 1), answer (n, K) and rows of a split, as they are scored; said (n, K) of its windows.
 

@@ -90,10 +90,9 @@ class SignalCase:
         times = {split: signal.times + 0.5 / signal.sfreq for split, signal in blocks.items()}
         return Activity({split: (values - mean) / std for split, values in x.items()}, times, counts, live)
 
-    @property
-    def start_s(self) -> float:
-        """When the first sample of the test block was taken, seconds of the recording."""
-        return float(self.data.times["test"][0] - 0.5 / self.sfreq)
+    def start_s(self, split: str) -> float:
+        """When the first sample of a block was taken, seconds of the recording."""
+        return float(self.data.times[split][0] - 0.5 / self.sfreq)
 
     @property
     def features(self) -> Blocks:

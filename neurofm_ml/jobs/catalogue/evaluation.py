@@ -23,7 +23,7 @@ def audit(cfg: presets.AuditConfig, inputs: Inputs, out: Path) -> Report:
     return audit(cfg, inputs["shards"], inputs["scaler"], out)
 
 
-@job("fit_baselines", presets.BaselinesConfig, "3", checks=claims(warn=("controls_at_chance",)), resumes=True)
+@job("fit_baselines", presets.BaselinesConfig, "4", checks=claims(warn=("controls_at_chance",)), resumes=True)
 def fit_baselines(cfg: presets.BaselinesConfig, inputs: Inputs, out: Path) -> Report:
     """Shards of one dataset with tasks, or of all datasets of a pool -> predictions and scores of the tuned baselines."""
     from neurofm_ml.evaluation.baselines.baselines import fit_baselines
@@ -79,7 +79,7 @@ def cross_modal(cfg: presets.CrossModalConfig, inputs: Inputs, out: Path) -> Rep
     return cross_modal(cfg, inputs["pretrained"][0], inputs["shards"], inputs["scaler"], out)
 
 
-@job("answer_signals", presets.SignalsConfig, "1", resumes=True)
+@job("answer_signals", presets.SignalsConfig, "2", resumes=True)
 def answer_signals(cfg: presets.SignalsConfig, inputs: Inputs, out: Path) -> Report:
     """A pretrained model, shards -> its forecasts and reconstructions of neural signals."""
     from neurofm_ml.evaluation.scoring.signal_answers import answer_signals
@@ -103,7 +103,7 @@ def represent(cfg: presets.RepresentationConfig, inputs: Inputs, out: Path) -> R
     return representation(cfg, inputs["features"][0], out)
 
 
-@job("score", presets.ScoreConfig, "5", checks=claims("table_is_valid", warn=("controls_at_chance", "not_above_ceiling")))
+@job("score", presets.ScoreConfig, "6", checks=claims("table_is_valid", warn=("controls_at_chance", "not_above_ceiling")))
 def score(cfg: presets.ScoreConfig, inputs: Inputs, out: Path) -> Report:
     """Artifacts that answer tasks, shards, baselines -> the scores table."""
     from neurofm_ml.evaluation.scoring.score import score

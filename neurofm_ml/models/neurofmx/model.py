@@ -96,18 +96,26 @@ class NeuroFMx(nn.Module):
 
     def predict_activity(self, latents: Latents, batch: Batch, stream: StreamBatch) -> Tensor:
         """Activity (B, P, C, S) of each patch of a signal, read from the latent of the bin its centre lies in."""
-        starts, width = self._patches(stream)
-        values = _at(latents.values, _bins(starts + width / 2, batch))
+        values = self.read_patches(latents, batch, stream)
         return self.activity[stream.modality](values, self.tokenizer(stream.modality).who(stream), stream.ids)
+
+    def read_patches(self, latents: Latents, batch: Batch, stream: StreamBatch) -> Tensor:
+        """(B, P, D) the latent of the bin that the centre of each patch lies in."""
+        starts, width = self._patches(stream)
+        return _at(latents.values, _bins(starts + width / 2, batch))
+
+    def read_before(self, latents: Latents, batch: Batch, time: Tensor, n: int = 1) -> Tensor:
+        """(B, n, D) the latents of the last bins that end by `time` (B,) seconds, in order."""
+        back = torch.arange(n, 0, -1, device=time.device)
+        return _at(latents.values, _bins(time[:, None] - back * batch.dt[:, None], batch))
 
     def predict_forecast(self, latents: Latents, batch: Batch, forecast_from: Tensor) -> dict[str, Tensor]:
         """Signal -> activity (B, F, C, S) of the patch that begins at each horizon after `forecast_from` (B,).
 
         Read from the latent of the last bin that ends by then.
         """
-        last = _bins(forecast_from[:, None] - batch.dt[:, None], batch)
         horizons = torch.tensor(self.cfg.horizons_s, device=latents.values.device)
-        values = self.forecast(_at(latents.values, last)[:, 0], horizons)
+        values = self.forecast(self.read_before(latents, batch, forecast_from)[:, 0], horizons)
         return {name: self.activity[s.modality](values, self.tokenizer(s.modality).who(s), s.ids) for name, s in batch.streams.items()}
 
     def embed_side(self, batch: Batch, stream: StreamBatch) -> Tensor:

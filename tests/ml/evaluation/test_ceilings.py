@@ -96,11 +96,13 @@ def listener(name: str, story: Array, response: Array, **task: str) -> Any:
 def test_whoever_hears_the_same_story_has_the_ceiling_of_what_they_share() -> None:
     _, heard = responses(0.4, 8, 2000)
     heard[2, :100] = np.nan
-    one, other = np.random.default_rng(1).normal(size=(2, 2000, 1))
-    alike = [listener(f"r{k}", one, y) for k, y in enumerate(heard)]
+    rng = np.random.default_rng(1)
+    one, other, third = rng.normal(size=(3, 2000, 1))
+    alike = [listener(f"r{k}", one, gain * y) for k, (y, gain) in enumerate(zip(heard, rng.lognormal(0, 0.7, 8), strict=True))]
     few = [listener(f"s{k}", other, y) for k, y in enumerate(heard[:2])]
     others = [listener(f"t{k}", one, y, category="decoding") for k, y in enumerate(heard[:3])]
     others += [listener(f"u{k}", one, y, metric="mae") for k, y in enumerate(heard[:3])]
+    others += [listener(f"v{k}", third, rng.normal(size=(2000, 2))) for k in range(5)]  # nothing in common
     found = ceilings([*alike, *few, *others])
     assert set(found) == {case.key for case in alike}
     assert list(found.values()) == pytest.approx([np.sqrt(0.4)] * len(alike), abs=0.02)

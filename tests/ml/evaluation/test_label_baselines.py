@@ -93,6 +93,15 @@ def test_the_order_of_channels_means_nothing(name: str) -> None:
     assert np.abs(said - again).mean() < 0.02  # trees break ties by the order of features
 
 
+def test_probabilities_are_given_as_if_classes_were_equally_frequent() -> None:
+    case = planted("spikes", n_classes=2)
+    seldom = changed(case, y=(np.arange(len(case.sources[0].y)) % 4 == 0).astype(float))
+    frequency = np.bincount(seldom.data.labels("train").astype(int)) / 60
+    np.testing.assert_allclose(seldom.data.equalised(frequency[None]), [[0.5, 0.5]])
+    years = planted("spikes", n_classes=0).data
+    np.testing.assert_array_equal(years.equalised(np.array([[30.0]])), [[30.0]])
+
+
 @pytest.mark.parametrize("name", ["fc_ridge", "tangent_linear", "knn"])
 def test_people_are_answered_once_per_recording(name: str, tmp_path: Path) -> None:
     case = planted("fmri", n_classes=2, of_subject=True)

@@ -1,8 +1,12 @@
 """Forecasts and reconstructions of neural signals: planted dynamics, references, and that nobody sees what is asked."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,14 +14,18 @@ import torch
 from sklearn.linear_model import Ridge
 
 from neurofm_ml.data.batches import build_vocabulary
+from neurofm_ml.data.predictions import Prediction, load_predictions
 from neurofm_ml.evaluation.baselines import forecasting, reconstruction
 from neurofm_ml.evaluation.baselines.baselines import why_unasked
 from neurofm_ml.evaluation.baselines.forecasting import FORECASTS, model_forecast, origins
 from neurofm_ml.evaluation.baselines.readings import in_samples, signal_batches, stitched
 from neurofm_ml.evaluation.baselines.reconstruction import RECONSTRUCTIONS, model_reconstruction, targets
+from neurofm_ml.evaluation.scoring import signal_answers, signal_probes
+from neurofm_ml.evaluation.scoring.signal_probes import probe_forecasts, probe_reconstruction
 from neurofm_ml.evaluation.tasks.signals import Activity, SignalCase, find_signals, held_out
 from neurofm_ml.models import NeuroFMx
-from neurofm_ml.presets import SPLITS, BaselinesConfig, NeuroFMxConfig, RatesConfig
+from neurofm_ml.presets import SPLITS, BaselinesConfig, NeuroFMxConfig, RatesConfig, SignalsConfig
+from neurofm_ml.training.saved import save_model
 from neurofm_ml.types import Array, Batch
 
 CFG = BaselinesConfig(dataset="simulation", rates=RatesConfig(updates=60, d_model=32, segment=16, lr=0.01))
@@ -182,9 +190,12 @@ def test_the_model_answers_the_same_rows_as_the_baselines(
     signal: str, cases: dict[str, SignalCase], model: NeuroFMx, tmp_path: Path
 ) -> None:
     forecast, reconstruct = cases[f"{signal}_in_1s"], cases[f"{signal}_reconstruction"]
+    copied, found = FORECASTS["copy_last"](forecast, CFG, tmp_path), RECONSTRUCTIONS["ridge"](reconstruct, CFG, tmp_path)
     pairs = [
-        (FORECASTS["copy_last"](forecast, CFG, tmp_path), model_forecast(model, forecast, seed=3)),
-        (RECONSTRUCTIONS["ridge"](reconstruct, CFG, tmp_path), model_reconstruction(model, reconstruct, CFG, seed=3)),
+        (copied, model_forecast(model, forecast, seed=3)),
+        (copied, probe_forecasts(model, [forecast], seed=3)[0]),
+        (found, model_reconstruction(model, reconstruct, CFG, seed=3)),
+        (found, probe_reconstruction(model, reconstruct, CFG, seed=3)),
     ]
     for baseline, ours in pairs:
         np.testing.assert_array_equal(ours.y_true, baseline.y_true)
@@ -209,44 +220,83 @@ def test_values_of_a_batch_lie_at_the_samples_of_the_block(signal: str, cases: d
     np.testing.assert_allclose(stitched(pieces, len(case.data.times["test"])), case.data.x["test"], atol=1e-4)
 
 
+@pytest.mark.parametrize(("module", "answer"), [(reconstruction, model_reconstruction), (signal_probes, probe_reconstruction)])
 def test_the_model_does_not_see_the_channels_it_reconstructs(
-    cases: dict[str, SignalCase], model: NeuroFMx, monkeypatch: pytest.MonkeyPatch
+    module: ModuleType, answer: Callable[..., Prediction], cases: dict[str, SignalCase], model: NeuroFMx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = cases["spikes_reconstruction"]
-    before = model_reconstruction(model, case, CFG, seed=0).y_pred
+    before = answer(model, case, CFG, seed=0).y_pred
     held = torch.from_numpy(held_out(case, CFG))
-    monkeypatch.setattr(reconstruction, "signal_batches", _changed("spikes", lambda values, stream: values + 3.0 * held))
-    np.testing.assert_array_equal(model_reconstruction(model, case, CFG, seed=0).y_pred, before)
-    monkeypatch.setattr(reconstruction, "signal_batches", _changed("spikes", lambda values, stream: values + 3.0 * ~held))
-    assert not np.allclose(model_reconstruction(model, case, CFG, seed=0).y_pred, before)
+    monkeypatch.setattr(module, "signal_batches", _changed("spikes", lambda values, stream: values + 3.0 * held))
+    np.testing.assert_array_equal(answer(model, case, CFG, seed=0).y_pred, before)
+    monkeypatch.setattr(module, "signal_batches", _changed("spikes", lambda values, stream: values + 3.0 * ~held))
+    assert not np.allclose(answer(model, case, CFG, seed=0).y_pred, before)
 
 
+def _probed(model: NeuroFMx, case: SignalCase, seed: int) -> Prediction:
+    return probe_forecasts(model, [case], seed)[0]
+
+
+@pytest.mark.parametrize(("module", "answer"), [(forecasting, model_forecast), (signal_probes, _probed)])
 @pytest.mark.parametrize("signal", ["calcium", "eeg"])
 def test_the_model_does_not_see_the_future_it_forecasts(
-    signal: str, cases: dict[str, SignalCase], model: NeuroFMx, monkeypatch: pytest.MonkeyPatch
+    signal: str,
+    module: ModuleType,
+    answer: Callable[..., Prediction],
+    cases: dict[str, SignalCase],
+    model: NeuroFMx,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     case = cases[f"{signal}_in_0.1s"]
     monkeypatch.setattr(forecasting, "MOST_ROWS", len(origins(case).windows))
+    monkeypatch.setattr(signal_probes, "MOST_ROWS", {split: len(origins(case, split).windows) for split in SPLITS})
     (after,) = origins(case).after
-    before = model_forecast(model, case, seed=0).y_pred
+    before = answer(model, case, seed=0).y_pred
 
     def with_noise(since: float) -> Callable[..., Iterator[tuple[Batch, Array]]]:
         return _changed(signal, lambda values, stream: values + 3.0 * (torch.arange(values.shape[1]) >= since)[:, None])
 
-    monkeypatch.setattr(forecasting, "signal_batches", with_noise(after))
-    np.testing.assert_array_equal(model_forecast(model, case, seed=0).y_pred, before)
-    monkeypatch.setattr(forecasting, "signal_batches", with_noise(after - case.patch))
-    assert not np.allclose(model_forecast(model, case, seed=0).y_pred, before)
+    monkeypatch.setattr(module, "signal_batches", with_noise(after))
+    np.testing.assert_array_equal(answer(model, case, seed=0).y_pred, before)
+    monkeypatch.setattr(module, "signal_batches", with_noise(after - 4 * case.patch))
+    assert not np.allclose(answer(model, case, seed=0).y_pred, before)
 
 
 def _changed(signal: str, change: Callable[..., torch.Tensor]) -> Callable[..., Iterator[tuple[Batch, Array]]]:
-    def batches(model: NeuroFMx, case: SignalCase) -> Iterator[tuple[Batch, Array]]:
-        for batch, starts in signal_batches(model, case):
+    def batches(*args: Any) -> Iterator[tuple[Batch, Array]]:
+        for batch, starts in signal_batches(*args):
             stream = batch.streams[signal]
             changed = dataclasses.replace(stream, values=change(stream.values, stream))
             yield dataclasses.replace(batch, streams={signal: changed}), starts
 
     return batches
+
+
+@pytest.mark.parametrize("signal", ["calcium", "spikes"])
+def test_probes_of_all_horizons_are_those_of_each(signal: str, cases: dict[str, SignalCase], model: NeuroFMx) -> None:
+    horizons = [cases[f"{signal}_in_{h}s"] for h in ("0.1", "1")]
+    together = probe_forecasts(model, horizons, seed=0)
+    for case, said in zip(horizons, together, strict=True):
+        np.testing.assert_allclose(said.y_pred, _probed(model, case, 0).y_pred, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "heads"), [({"behaviour": 1.0, "masked": 0.0}, 0), ({"masked": 0.1}, 1), ({"masked": 1, "forecast": 1}, 3)]
+)
+def test_heads_answer_what_they_were_taught(
+    objectives: dict[str, float], heads: int, shards: Path, cases: dict[str, SignalCase], model: NeuroFMx, tmp_path: Path
+) -> None:
+    save_model(tmp_path / "pretrained", model)
+    (tmp_path / "pretrained" / "job.json").write_text(json.dumps({"config": {"objectives": objectives}}))
+    only = [cases[name] for name in ("spikes_in_0.1s", "spikes_in_1s", "spikes_reconstruction")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signal_answers, "find_signals", lambda *args: only)
+        answer = partial(signal_answers.answer_signals, SignalsConfig(), tmp_path / "pretrained", [shards], [], tmp_path)
+        report = answer()
+        assert answer().metrics == report.metrics  # a second time nothing is missing
+    said = load_predictions(tmp_path / "predictions")
+    assert sorted(p.case for p in said if p.method == "linear_probe") == sorted(case.key for case in only)
+    assert len(said) == 3 + heads
 
 
 def test_a_horizon_that_the_model_was_not_taught_is_refused(cases: dict[str, SignalCase], model: NeuroFMx) -> None:
