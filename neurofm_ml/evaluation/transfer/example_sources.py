@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from neurofm_ml.data.windows import read_channels
 from neurofm_ml.evaluation.baselines.baselines import roots
 from neurofm_ml.evaluation.baselines.ridge import LAGS, lagged
 from neurofm_ml.evaluation.features.features import Features
@@ -58,7 +59,13 @@ def series_examples(case: Case, windows: pd.DataFrame, x: Mapping[str, Array]) -
     )
     about = about.assign(trial=about.unit)[list(ABOUT)]
     values, y = (np.concatenate([part[split] for split in SPLITS]) for part in (x, data.y))
-    return Examples(case.task, np.asarray(values, np.float64), y, about).where(known)
+    return Examples(case.task, np.asarray(values, np.float64), y, about, _columns(case, session)).where(known)
+
+
+def _columns(case: Case, session: str) -> tuple[str, ...]:
+    """The columns of the target, each with its unit."""
+    target = read_channels(case.shards)[session][case.task.target]
+    return tuple(f"{name} [{target['unit']}]" for name in case.task.channels or target["ch_names"])
 
 
 def _owner(windows: pd.DataFrame, recording: str) -> tuple[str, str]:

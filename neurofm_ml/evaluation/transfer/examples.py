@@ -23,12 +23,14 @@ ABOUT = ("dataset", "recording", "session", "subject", "species", "modality", "s
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """x (n, D), y (n, K) numbers or, for classes, (n, 1) places among them; about: one row each, columns ABOUT, time in seconds."""
+    """x (n, D), y (n, K) numbers or, for classes, (n, 1) places among them; about: one row each, columns ABOUT, time in seconds;
+    columns: the K targets of a series with their unit, as in "x [cm]"; labels have none."""
 
     task: TaskSpec
     x: Array
     y: Array
     about: pd.DataFrame
+    columns: tuple[str, ...] = ()
 
     def where(self, rows: Array) -> "Examples":
         """The rows that (n,) names or marks True."""
@@ -54,9 +56,9 @@ class Examples:
         return balanced(self.y[:, 0]) if self.task.classes else np.ones(len(self.y))
 
     @property
-    def signature(self) -> tuple[str, bool, tuple[str, ...], int]:
+    def signature(self) -> tuple[str, bool, tuple[str, ...], tuple[str, ...]]:
         """What a readout of this task answers: examples with the same can be read by one readout."""
-        return self.task.name, self.task.is_label, self.task.classes, self.y.shape[1]
+        return self.task.name, self.task.is_label, self.task.classes, self.columns
 
 
 def joined(parts: Sequence[Examples]) -> Examples:

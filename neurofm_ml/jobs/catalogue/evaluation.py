@@ -55,7 +55,7 @@ def few_shot(cfg: presets.FewShotConfig, inputs: Inputs, out: Path) -> Report:
     return few_shot(cfg, inputs["features"][0], inputs["shards"], inputs["scaler"], out)
 
 
-@job("zero_shot", presets.ZeroShotConfig, "2", checks=claims("table_is_valid"))
+@job("zero_shot", presets.ZeroShotConfig, "3", checks=claims("table_is_valid"))
 def zero_shot(cfg: presets.ZeroShotConfig, inputs: Inputs, out: Path) -> Report:
     """Features -> scores of readouts that saw no label of their target."""
     from neurofm_ml.evaluation.transfer.zero_shot import zero_shot
@@ -63,7 +63,7 @@ def zero_shot(cfg: presets.ZeroShotConfig, inputs: Inputs, out: Path) -> Report:
     return zero_shot(cfg, inputs["features"][0], inputs["shards"], inputs["scaler"], out)
 
 
-@job("transfer", presets.TransferConfig, "2", checks=claims("table_is_valid", warn=("places_read_themselves",)))
+@job("transfer", presets.TransferConfig, "3", checks=claims("table_is_valid", warn=("places_read_themselves",)))
 def transfer(cfg: presets.TransferConfig, inputs: Inputs, out: Path) -> Report:
     """Features -> matrices of readouts fitted in one place and scored in another."""
     from neurofm_ml.evaluation.transfer.transfer import transfer

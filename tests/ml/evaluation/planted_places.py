@@ -33,7 +33,8 @@ def series(weights: Array, noise: float, seed: int, n: int = 800, task: TaskSpec
     rng = np.random.default_rng(seed)
     x = slow(rng, n, len(weights))
     y = x @ weights + noise * slow(rng, n, weights.shape[1])
-    return Examples(task, x, y, about(n, np.repeat(("train", "validation", "test"), [n // 2, n // 4, n - n // 2 - n // 4]), **constant))
+    splits = np.repeat(("train", "validation", "test"), [n // 2, n // 4, n - n // 2 - n // 4])
+    return Examples(task, x, y, about(n, splits, **constant), tuple("xyz"[: y.shape[1]]))
 
 
 def labels(strength: float, seed: int, n: int = 120, d: int = 8, task: TaskSpec = TWO, sign: float = 1.0, **constant: object) -> Examples:

@@ -1,5 +1,6 @@
 """Transfer on planted truth: what is shared transfers, what is not does not, what is opposite misleads; p and q under the null."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,18 @@ from planted_places import PERSON, SERIES, labels, series, slow
 from sklearn.linear_model import Ridge
 
 from neurofm_ml import metrics
+from neurofm_ml.config import to_dict
+from neurofm_ml.data.recordings import save_recording
+from neurofm_ml.data.windows import read_windows, shard_recordings
+from neurofm_ml.evaluation.tasks.tasks import find_cases
+from neurofm_ml.evaluation.transfer.example_sources import series_examples
 from neurofm_ml.evaluation.transfer.examples import Examples, joined
 from neurofm_ml.evaluation.transfer.nulls import null_scores, permuted_labels, shifted_scores
 from neurofm_ml.evaluation.transfer.places import Place, matrix, task_matrix
-from neurofm_ml.evaluation.transfer.transfer import publish, rows_of, table_of
-from neurofm_ml.knowledge.cards import TaskSpec
-from neurofm_ml.types import TRANSFER_COLUMNS
+from neurofm_ml.evaluation.transfer.transfer import comparable, publish, rows_of, table_of
+from neurofm_ml.knowledge.cards import SignalSpec, SplitSpec, TaskSpec, datasets
+from neurofm_ml.presets import SPLITS, ShardsConfig
+from neurofm_ml.types import TRANSFER_COLUMNS, Recording, Signal, Subject
 
 RNG = np.random.default_rng(0)
 SHARED, OTHER = RNG.normal(size=(2, 6, 2))
@@ -181,3 +188,49 @@ def test_a_place_without_a_test_row_or_a_second_answer_is_left_out_by_name(tmp_p
     report = publish(table_of([], 0, tmp_path), left_out, tmp_path)
     assert report.metrics["cells"] == 0
     assert "no test rows: session toy/b" in str(report.metrics["left_out"])
+
+
+# ---------------------------------------------------------------- one unit
+POSITION = TaskSpec(name="position", target="position", inputs=("counts",))
+
+
+def tracked(folder: Path, dataset: str, ch_names: tuple[str, ...], unit: str, task: TaskSpec = POSITION) -> Examples:
+    """Examples of 20 s of a unit and of where somebody is, read from shards."""
+    rng = np.random.default_rng(0)
+    counts = Signal(rng.poisson(3.0, (100, 1)).astype(np.float32), 5.0, "spikes")
+    position = Signal(rng.normal(size=(100, len(ch_names))).astype(np.float32), 5.0, "pose", ch_names=ch_names, unit=unit)
+    signals = {"counts": counts, "position": position}
+    recording = Recording(dataset, dataset, Subject("p"), "s", "Rattus norvegicus", "CC0", signals, {}, (0.0, 20.0))
+    specs = {name: SignalSpec(modality=signal.modality, sfreq=5.0, unit=signal.unit) for name, signal in signals.items()}
+    card = replace(
+        datasets()["simulation"], name=dataset, signals=specs, tasks=(task,), split=SplitSpec(), grid_hz=5.0, window_s=1.0, stride_s=1.0,
+    )  # fmt: skip
+    source, shards = folder / dataset / "recordings", folder / dataset / "shards"
+    shards.mkdir(parents=True)
+    save_recording(recording, source / "recordings")
+    (source / "card.json").write_text(json.dumps(to_dict(card)))
+    shard_recordings(ShardsConfig(dataset=dataset), source, shards)
+    (case,) = find_cases(shards, [])
+    return series_examples(case, read_windows(shards), {split: case.data.x[split] for split in SPLITS})
+
+
+def test_only_the_same_columns_in_the_same_unit_stand_in_one_matrix(tmp_path: Path) -> None:
+    part = replace(POSITION, channels=("x", "y"))
+    parts = [
+        tracked(tmp_path, "field", ("x", "y"), "cm"),
+        tracked(tmp_path, "track", ("x", "y"), "px"),
+        tracked(tmp_path, "maze", ("x", "y"), "cm"),
+        tracked(tmp_path, "screen", ("r", "angle"), "cm"),
+        tracked(tmp_path, "flight", ("z", "x", "y"), "cm", part),
+    ]
+    names = [[part.about.dataset.iloc[0] for part in group] for group in comparable(parts, "dataset")]
+    assert names == [["field", "maze", "flight"], ["track"], ["screen"]]
+
+
+def test_centimetres_are_not_scored_against_pixels() -> None:
+    centimetres = series(SHARED, 0.3, 1, dataset="field")
+    track = series(SHARED, 0.3, 2, dataset="track", recording="t")
+    pixels = replace(track, y=300 + 2 * track.y, columns=("x [px]", "y [px]"))
+    assert len(rows_of([centimetres, track], "dataset", "own", 50, 0, {})) == 4
+    assert cells({"field": centimetres, "track": pixels}).value["field", "track"] < -90
+    assert rows_of([centimetres, pixels], "dataset", "own", 50, 0, {}) == []
