@@ -9,9 +9,10 @@ Shapes: n rows (windows; recordings, where a person is asked about), C channels,
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -86,9 +87,7 @@ def look(data: LabelData, view: View) -> Table:
     for split in SPLITS:
         rows = data.rows[data.rows.split == split]
         places[split], firsts[split] = _groups(data, rows)
-        raw[split], seconds = (
-            _of_people(data, view, rows.iloc[firsts[split]], rows) if data.task.of_subject else _of_windows(data, view, rows)
-        )
+        raw[split], seconds = _of_people(data, view, rows, places[split]) if data.task.of_subject else _of_windows(data, view, rows)
         reading += seconds
     began = time.perf_counter()
     x = _tangent(raw, view.most) if view.over == "tangent" else {split: values.reshape(len(values), -1) for split, values in raw.items()}
@@ -111,21 +110,31 @@ def _of_windows(data: LabelData, view: View, rows: pd.DataFrame) -> tuple[Array,
     return _averaged(seen, np.arange(len(rows)), len(rows)), time.perf_counter() - began
 
 
-def _of_people(data: LabelData, view: View, people: pd.DataFrame, rows: pd.DataFrame) -> tuple[Array, float]:
+def _of_people(data: LabelData, view: View, rows: pd.DataFrame, place: Array) -> tuple[Array, float]:
     """(n people, ...) mean of the view over the windows of each one's recording, and the seconds that took when it was done: once for
-    whoever is asked several questions, or stands on either side of several splits."""
+    whoever is asked several questions, or stands on either side of several splits. Where splits cut recordings in time, each part has
+    a mean of its own."""
     shared = tuple(shared_channels(data)) if view.over in ("shared", "tangent") else ()
-    known = {name: source.means.setdefault((view, data.task.inputs, shared), {}) for name, source in data.sources.items()}
-    new = rows[[recording not in known[dataset] for dataset, recording in zip(rows.dataset, rows.recording, strict=True)]]
-    for dataset, own in new.groupby("dataset", sort=False):
-        began = time.perf_counter()
-        place, names = pd.factorize(own.recording)
-        means = _averaged(_taken(data, view, own), place, len(names))
-        seconds = (time.perf_counter() - began) / len(own)
-        known[str(dataset)] |= {name: (mean, seconds * n) for name, mean, n in zip(names, means, np.bincount(place), strict=True)}
-    found = [known[dataset][recording] for dataset, recording in zip(people.dataset, people.recording, strict=True)]
-    means = np.stack([*map(_spread(data, view), (mean for mean, _ in found), _sessions(people))])
-    return means, sum(seconds for _, seconds in found)
+    people = [own for _, own in rows.groupby(place)]
+    first = rows.iloc[np.unique(place, return_index=True)[1]]
+    known = [data.sources[dataset].means.setdefault((view, data.task.inputs, shared), {}) for dataset in first.dataset]
+    windows = [tuple(own.key) for own in people]
+    new = [k for k, keys in enumerate(windows) if keys not in known[k]]
+    for k, found in zip(new, _means(data, view, [people[k] for k in new]), strict=True):
+        known[k][windows[k]] = found
+    means, seconds = zip(*(of[keys] for of, keys in zip(known, windows, strict=True)), strict=True)
+    return np.stack([*map(_spread(data, view), means, _sessions(first))]), sum(seconds)
+
+
+def _means(data: LabelData, view: View, people: Sequence[pd.DataFrame]) -> list[tuple[Array, float]]:
+    """Mean of the view over the windows of each one, whose channels may be as many as nobody else's, and the seconds that took."""
+    if not people:
+        return []
+    began = time.perf_counter()
+    seen = _taken(data, view, pd.concat(people))
+    means = [_averaged(islice(seen, len(own)), np.zeros(len(own), int), 1)[0] for own in people]
+    seconds = (time.perf_counter() - began) / sum(map(len, people))
+    return [(mean, seconds * len(own)) for mean, own in zip(means, people, strict=True)]
 
 
 def _sessions(rows: pd.DataFrame) -> Iterator[Session]:

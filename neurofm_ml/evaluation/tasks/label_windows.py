@@ -37,7 +37,7 @@ class LabelSource:
 
     shards: Path
     #: Features of people, kept for the tasks and splits to come (`label_baselines.views`).
-    means: dict[Any, dict[str, tuple[Array, float]]] = field(init=False, default_factory=dict)
+    means: dict[Any, dict[tuple[str, ...], tuple[Array, float]]] = field(init=False, default_factory=dict)
 
     @cached_property
     def card(self) -> DatasetCard:
