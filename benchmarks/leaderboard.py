@@ -4,12 +4,14 @@ Variants: as it is; without pretraining (one update of it); without the Perceive
 (a GRU of equal size). Each is pretrained on the training windows of all datasets with tasks, fitted to each recording's and
 each dataset's tasks, and probed frozen, with every seed; all get the same updates. Baselines are the artifacts that the assets
 make: fitted once, each tuned on validation windows. A task counts as won or tied where the best of NeuroFMx's ways of
-answering it (fine-tuned, linear probe) is not surely worse than the best baseline, both taken on the test windows.
+answering it (fine-tuned, linear probe) is not surely worse than the best baseline, both taken on the test windows. Where the
+test units are too few to tell, whatever the answers, a task does not count at all.
 
 Every cell is an artifact of its own, found again by its fingerprint: a run that was stopped goes on, a second computes
 nothing. The report, with every row traced to its run and data, is written by the job that writes the scorecards.
 
-`ratio` = share of tasks won or tied / 0.5.
+`ratio` = share of tasks, forecasts and reconstructions won or tied, among those that are decided / 0.5. Forecasts and
+reconstructions are most of them, so their share and that of the tasks proper are printed apart.
 """
 
 import argparse
@@ -21,7 +23,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -33,7 +34,7 @@ from neurofm_assets.store import Store
 from neurofm_ml import presets
 from neurofm_ml.config import patch, to_dict
 from neurofm_ml.evaluation.scorecard.evidence import CASE, of_signals, once
-from neurofm_ml.evaluation.scoring.scores import BASELINE, BEATS, LOSES, TIES, goodness
+from neurofm_ml.evaluation.scoring.scores import BASELINE, BEATS, NO_VERDICT, STAMPS, TIES, goodness
 from neurofm_ml.files import home
 from neurofm_ml.jobs import JobSpec, run
 from neurofm_ml.knowledge.files import is_here
@@ -108,7 +109,17 @@ def printed(rows: list[dict[str, Any]]) -> None:
     for name in (name for name in VARIANTS if f"{name}!" in table):
         for what, said in (("tasks", table[~signals]), ("forecasts and reconstructions", table[signals])):
             counts = said[f"{name}!"].value_counts()
-            print(f"{name or 'NeuroFMx'}, {what}: " + ", ".join(f"{counts.get(v, 0)} {v}" for v in (BEATS, TIES, LOSES)))
+            print(f"{name or 'NeuroFMx'}, {what}: " + ", ".join(f"{counts.get(v, 0)} {v}" for v in STAMPS))
+
+
+def shares(rows: list[dict[str, Any]]) -> dict[str, tuple[float, int]]:
+    """Share of the cases that NeuroFMx wins or ties, and of how many: of all that are decided, of tasks, and of forecasts and
+    reconstructions. NaN of none."""
+    table = pd.DataFrame(rows, columns=["task", "!"])
+    decided = table[table["!"].notna() & (table["!"] != NO_VERDICT)]
+    signals = of_signals(decided)
+    parts = {"all": decided, "tasks": decided[~signals], "forecasts and reconstructions": decided[signals]}
+    return {name: (float(part["!"].isin((BEATS, TIES)).mean()), len(part)) for name, part in parts.items()}
 
 
 def main() -> None:
@@ -151,7 +162,11 @@ def main() -> None:
         print(f"left out: {name}: {why}")
     print(f"leaks: {json.loads((Path(audit) / 'result.json').read_text())['metrics']['leaks']}, see {audit}/audit.md")
     print(f"report: {report}/report.html")
-    share = np.mean([row.get("!") in (BEATS, TIES) for row in rows])
+    found = shares(rows)
+    for name, (share, n) in found.items():
+        print(f"best or tied, {name}: {share:.3f} of {n}")
+    print(f"not counted, {NO_VERDICT}: {sum(row.get('!') == NO_VERDICT for row in rows)}")
+    share = found["all"][0]
     print(
         json.dumps({"name": "leaderboard", "ours": round(share, 3), "peer": 0.5, "ratio": round(share / 0.5, 3), "unit": "share of tasks"})
     )

@@ -14,7 +14,7 @@ import pandas as pd
 from neurofm_ml import markdown
 from neurofm_ml.data.batches import neural_signals
 from neurofm_ml.data.recordings import load_card
-from neurofm_ml.evaluation.scoring.scores import BASELINE, LOSES, best_first, read_scores
+from neurofm_ml.evaluation.scoring.scores import BASELINE, LOSES, NO_VERDICT, best_first, read_scores
 from neurofm_ml.knowledge.cards import DatasetCard
 from neurofm_ml.presets import CardConfig
 from neurofm_ml.types import Check, Report
@@ -107,7 +107,10 @@ def _data_lines(cards: Sequence[DatasetCard]) -> Iterator[str]:
 
 def _limits(table: pd.DataFrame, comparisons: pd.DataFrame, cards: Sequence[DatasetCard]) -> Iterator[str]:
     lost = comparisons[comparisons.stamp == LOSES]
-    yield f"- {len(lost)} of {len(comparisons)} comparisons with the best tuned baseline are lost" + (":" if len(lost) else ".")
+    undecided = int((comparisons.stamp == NO_VERDICT).sum())
+    if undecided:
+        yield f"- {undecided} comparisons with the best tuned baseline rest on too few people or trials to tell; they are not counted below."
+    yield f"- {len(lost)} of {len(comparisons) - undecided} comparisons with the best tuned baseline are lost" + (":" if len(lost) else ".")
     for r in lost.itertuples():
         yield f"  - {r.dataset}/{r.recording}/{r.task}: {r.method} {_number(r.value)} against {r.baseline} {_number(r.baseline_value)}"
     decoded = set(table[table.family != BASELINE].dataset)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from neurofm_ml.evaluation.scoring.scores import BASELINE, BEATS, COMPARISON_COLUMNS, LOSES, SWAPS, TIES
+from neurofm_ml.evaluation.scoring.scores import BASELINE, BEATS, COMPARISON_COLUMNS, LOSES, NO_VERDICT, SWAPS, TIES
 from neurofm_ml.knowledge.pools import POOLS
 from neurofm_ml.metrics import SCORES
 from neurofm_ml.types import SCORE_COLUMNS
@@ -136,12 +136,17 @@ def _difference(part: pd.DataFrame) -> dict[str, Any]:
         "difference": value,
         "difference_low": value - wide,
         "difference_high": value + wide,
-        "verdict": _agreed(part.stamp) if (part.test == SWAPS).any() else BEATS if value > wide else LOSES if value < -wide else TIES,
+        "verdict": _verdict(part, value, wide),
     }
 
 
-def _agreed(stamps: "pd.Series[str]") -> str:
-    return str(stamps.iloc[0]) if stamps.nunique() == 1 else TIES
+def _verdict(part: pd.DataFrame, value: float, wide: float) -> str:
+    """That of value +- wide, or of stamps where answers were swapped; none where a seed has none: all have the same test units."""
+    if (part.stamp == NO_VERDICT).any() or not np.isfinite(wide):
+        return NO_VERDICT
+    if (part.test == SWAPS).any():
+        return str(part.stamp.iloc[0]) if part.stamp.nunique() == 1 else TIES
+    return BEATS if value > wide else LOSES if value < -wide else TIES
 
 
 def _widened(half: Any, values: Any) -> float:

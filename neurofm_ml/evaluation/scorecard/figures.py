@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from neurofm_ml.evaluation.scorecard.evidence import CASE, Evidence, of_signals, rows_of
-from neurofm_ml.evaluation.scoring.scores import BASELINE
+from neurofm_ml.evaluation.scoring.scores import BASELINE, BEATS, LOSES, NO_VERDICT, TIES
 from neurofm_ml.metrics import SCORES
 from neurofm_ml.types import Array
 
@@ -99,7 +99,7 @@ def differences(table: pd.DataFrame) -> "go.Figure":
     ours = table[table.difference.notna()].sort_values(CASE)
     label = names(ours) + " · " + ours.method
     figure = go.Figure()
-    for verdict, colour in (("beats baseline", "#12a150"), ("ties", "#9aa0a6"), ("does not beat baseline", "#d93025")):
+    for verdict, colour in ((BEATS, "#12a150"), (TIES, "#9aa0a6"), (LOSES, "#d93025"), (NO_VERDICT, "#dadce0")):
         rows = ours[ours.verdict == verdict]
         shown = rows.difference.clip(lower=-1, upper=1)
         figure.add_scatter(

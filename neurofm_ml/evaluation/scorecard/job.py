@@ -15,7 +15,7 @@ from neurofm_ml.evaluation.scorecard.cards import write_cards
 from neurofm_ml.evaluation.scorecard.evidence import CASE, Evidence, gather
 from neurofm_ml.evaluation.scorecard.page import write_page
 from neurofm_ml.evaluation.scorecard.targets import judge
-from neurofm_ml.evaluation.scoring.scores import BEATS, LOSES, TIES
+from neurofm_ml.evaluation.scoring.scores import STAMPS
 from neurofm_ml.presets import ScorecardConfig
 from neurofm_ml.types import Check, Report
 
@@ -28,7 +28,7 @@ def write_scorecard(cfg: ScorecardConfig, inputs: Mapping[str, Sequence[Path]], 
     cards = write_cards(evidence, out / "cards")
     for name, rows in {"summary": table, "targets": targets, "sources": evidence.sources}.items():
         rows.to_parquet(out / f"{name}.parquet", index=False)
-    verdicts = {v.replace(" ", "_"): int((table.verdict == v).sum()) for v in (BEATS, TIES, LOSES)}
+    verdicts = {v.replace(" ", "_"): int((table.verdict == v).sum()) for v in STAMPS}
     metrics = {"tasks": len(table[CASE].drop_duplicates()), "cards": len(cards), **verdicts}
     return Report(metrics, (_traceable(evidence, table),), {"report": "report.html", "table": "summary.parquet"})
 

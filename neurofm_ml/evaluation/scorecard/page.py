@@ -11,9 +11,9 @@ import pandas as pd
 from neurofm_ml.evaluation.scorecard.cards import verdict
 from neurofm_ml.evaluation.scorecard.evidence import CASE, Evidence, rows_of
 from neurofm_ml.evaluation.scorecard.figures import figures, names
-from neurofm_ml.evaluation.scoring.scores import BASELINE, BEATS, LOSES, TIES
+from neurofm_ml.evaluation.scoring.scores import BASELINE, BEATS, LOSES, NO_VERDICT, STAMPS, TIES
 
-MARKS = {BEATS: "good", LOSES: "bad", TIES: "even", "met": "good", "refuted": "bad", "open": "even", "not measured": "even"}
+MARKS = {BEATS: "good", LOSES: "bad", TIES: "even", NO_VERDICT: "even", "met": "good", "refuted": "bad", "open": "even", "not measured": "even"}  # fmt: skip
 
 
 def write_page(title: str, evidence: Evidence, targets: pd.DataFrame, path: Path) -> None:
@@ -47,15 +47,13 @@ def _body(title: str, evidence: Evidence, targets: pd.DataFrame) -> Iterator[str
 
 
 def _tally(table: pd.DataFrame) -> str:
-    """How many tasks there are, and how often each method beats, ties or does not beat the best baseline of a task."""
+    """How many tasks there are, and how often each method has each verdict against the best baseline of a task."""
     ours = table[table.verdict.notna()]
     cases, asked = (len(part[CASE].drop_duplicates()) for part in (table, table[table.family != BASELINE]))
     said = f"<p>{cases} tasks, {table.method.nunique()} methods; {cases - asked} tasks only baselines answer.</p>"
-    counts = ours.groupby("method").verdict.value_counts().unstack(fill_value=0).reindex(columns=[BEATS, TIES, LOSES], fill_value=0)
+    counts = ours.groupby("method").verdict.value_counts().unstack(fill_value=0).reindex(columns=[*STAMPS], fill_value=0)
     rows = [[_text(method), *(f"{n}" for n in row)] for method, row in zip(counts.index, counts.to_numpy(), strict=True)]
-    return said + (
-        _table(("against the best tuned baseline of each task", BEATS, TIES, LOSES), rows) if rows else "<p>Nothing compared.</p>"
-    )
+    return said + (_table(("against the best tuned baseline of each task", *STAMPS), rows) if rows else "<p>Nothing compared.</p>")
 
 
 def _target_table(targets: pd.DataFrame) -> str:
@@ -133,7 +131,8 @@ def _inline(text: str) -> str:
 
 LEGEND = """<p>Values on held-out windows that nothing was fitted or chosen on, with 95 % intervals (blocks of time, or whole people and
 trials, resampled; over seeds, their spread added). Control: the same on labels moved in time or permuted. The verdict is a paired
-comparison with the best baseline of the task, taken as the best on the test windows themselves, to the baseline's advantage.</p>"""
+comparison with the best baseline of the task, taken as the best on the test windows themselves, to the baseline's advantage; where
+the people or trials are so few that no answers could decide it, they are too few to tell.</p>"""
 
 STYLE = """
 :root { --paper: #ffffff; --ink: #202124; --faint: #dadce0; --good: #137333; --bad: #c5221f; --even: #5f6368; --link: #1a56c4 }

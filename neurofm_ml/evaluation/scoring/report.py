@@ -5,18 +5,19 @@ from pathlib import Path
 import pandas as pd
 
 from neurofm_ml import markdown
-from neurofm_ml.evaluation.scoring.scores import BEATS, LOSES, TIES, best_first
+from neurofm_ml.evaluation.scoring.scores import BEATS, LOSES, NO_VERDICT, TIES, best_first
 
 #: Differences are drawn up to here; the table has them as they are.
 FARTHEST = 1.0
-COLOURS = {BEATS: "tab:green", TIES: "0.6", LOSES: "tab:red"}
+COLOURS = {BEATS: "tab:green", TIES: "0.6", LOSES: "tab:red", NO_VERDICT: "0.85"}
 
 LEGEND = """\
 Each task in its own metric, on its test windows: the held-out last block of a recording, or recordings, sessions or people
 that were held out whole. Everything is fitted on the training windows and tuned on the validation windows. 95 % intervals:
 circular block bootstrap of a series, bootstrap of whole people and trials of labels. `control`: the same method on labels
 rolled in time or exchanged, or, where fitting again is dear, on its own answers shifted or exchanged. `p`: against these.
-The stamp is a paired test against the best baseline of the task, taken as the best on the test windows themselves.
+The stamp is a paired test against the best baseline of the task, taken as the best on the test windows themselves; where the
+units are so few that no answers could decide it, it is "too few to tell".
 """
 
 

@@ -21,6 +21,7 @@ from neurofm_ml.evaluation.scoring.scores import (
     BASELINE,
     BEATS,
     LOSES,
+    NO_VERDICT,
     TIES,
     AnyCase,
     compare,
@@ -84,10 +85,11 @@ def publish(cfg: ScoreConfig, groups: Mapping[Path, list[Prediction]], cases: Se
 
 
 def _metrics(table: pd.DataFrame, comparisons: pd.DataFrame) -> dict[str, float | int | str]:
-    """Mean of every method and metric; how often each of ours beats, ties, loses to the best baseline of a task."""
+    """Mean of every method and metric; how often each of ours beats, ties, loses to the best baseline of a task, and how
+    often too few units were there to tell."""
     tasks = table[table.family != BASELINE][["dataset", "recording", "task"]].drop_duplicates()
     metrics: dict[str, float | int | str] = {"tasks": len(tasks), **mean_scores(table)}
     for method, rows in comparisons.groupby("method"):
-        counts = {"beats": BEATS, "ties": TIES, "loses": LOSES}
+        counts = {"beats": BEATS, "ties": TIES, "loses": LOSES, "undecided": NO_VERDICT}
         metrics |= {f"{method}.{verdict}": int((rows.stamp == stamp).sum()) for verdict, stamp in counts.items()}
     return metrics

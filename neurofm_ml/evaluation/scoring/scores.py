@@ -28,6 +28,9 @@ from neurofm_ml.types import SCORE_COLUMNS, Check
 AnyCase = Case | LabelCase | SignalCase
 BASELINE = "baseline"
 BEATS, TIES, LOSES = "beats baseline", "ties", "does not beat baseline"
+#: Of comparisons that no answers whatever could have decided: they are neither won, nor tied, nor lost.
+NO_VERDICT = "too few to tell"
+STAMPS = (BEATS, TIES, LOSES, NO_VERDICT)
 NO_CEILINGS: Mapping[tuple[str, str, str], float] = MappingProxyType({})
 #: Controls above this R2 mean that a score can be had without knowing anything.
 CHANCE = 0.1
@@ -81,12 +84,12 @@ def _row(prediction: Prediction, case: AnyCase, n_boot: int) -> dict[str, Any]:
 def compare(predictions: Sequence[Prediction], n_boot: int = 1000) -> pd.DataFrame:
     """Each method that is no baseline against the best baseline of its task, by a paired bootstrap of what is independent: blocks
     of time, or units. Where there are fewer than FEW_UNITS units, all patterns of swapping their answers are tried; column `test`
-    says which it was. Five units or fewer allow no verdict: the least p is 2 / 2^5.
+    says which it was.
 
     The best baseline is the best on the test block itself, which is to the baselines' advantage. `difference` is how much
     better ours is, of an error how much smaller. Stamps: "beats baseline" when the 95 % interval of the difference lies above 0
-    (with few units: when p < .05), "does not beat baseline" when it lies below, else "ties". Raises ValueError for a task
-    without a baseline.
+    (with few units: when p < .05), "does not beat baseline" when it lies below, else "ties"; "too few to tell" of five units or
+    fewer, whose least p is 2 / 2^5, and where there is no interval. Raises ValueError for a task without a baseline.
     """
     best: dict[tuple[str, str, str], tuple[float, Prediction]] = {}
     for p in predictions:
@@ -105,7 +108,6 @@ def _best_of(best: dict[tuple[str, str, str], tuple[float, Prediction]], ours: P
 def _comparison(ours: Prediction, baseline: Prediction, n_boot: int) -> dict[str, Any]:
     _require_same_truth(ours, baseline)
     found, test = _better_by(ours, baseline, n_boot)
-    sure = found.p < 1 - LEVEL if test == SWAPS else found.low > 0 or found.high < 0
     return {
         **dict(zip(("dataset", "recording", "task"), ours.case, strict=True)),
         "method": ours.method,
@@ -120,8 +122,17 @@ def _comparison(ours: Prediction, baseline: Prediction, n_boot: int) -> dict[str
         "block": found.block,
         "pieces": found.pieces,
         "test": test,
-        "stamp": TIES if not sure else BEATS if found.value > 0 else LOSES,
+        "stamp": _stamp(found, test),
     }
+
+
+def _stamp(found: Interval, test: str) -> str:
+    """The verdict; none where a swap of all units, the rarest pattern there is, were no surprise, or an end is unknown."""
+    undecidable = test == SWAPS and 2 / 2**found.pieces >= 1 - LEVEL
+    if undecidable or not np.isfinite((found.value, found.low, found.high)).all():
+        return NO_VERDICT
+    sure = found.p < 1 - LEVEL if test == SWAPS else found.low > 0 or found.high < 0
+    return TIES if not sure else BEATS if found.value > 0 else LOSES
 
 
 def _better_by(ours: Prediction, baseline: Prediction, n_boot: int) -> tuple[Interval, str]:

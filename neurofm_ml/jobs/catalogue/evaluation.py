@@ -111,7 +111,7 @@ def score(cfg: presets.ScoreConfig, inputs: Inputs, out: Path) -> Report:
     return score(cfg, inputs["answers"], inputs["shards"], inputs["scaler"], inputs["baselines"], out)
 
 
-@job("write_scorecard", presets.ScorecardConfig, "3", checks=claims("every_number_is_traced"))
+@job("write_scorecard", presets.ScorecardConfig, "4", checks=claims("every_number_is_traced"))
 def write_scorecard(cfg: presets.ScorecardConfig, inputs: Inputs, out: Path) -> Report:
     """Every table of a size -> the report, its cards, the targets."""
     from neurofm_ml.evaluation.scorecard.job import write_scorecard

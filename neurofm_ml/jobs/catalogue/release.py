@@ -18,7 +18,7 @@ def export_onnx(cfg: presets.OnnxConfig, inputs: Inputs, out: Path) -> Report:
     return export(cfg, inputs["adapted"][0], out)
 
 
-@job("write_card", presets.CardConfig, "1", checks=claims("every_score_is_shown", warn=("may_be_redistributed",)))
+@job("write_card", presets.CardConfig, "2", checks=claims("every_score_is_shown", warn=("may_be_redistributed",)))
 def write_card(cfg: presets.CardConfig, inputs: Inputs, out: Path) -> Report:
     """Scores and provenance -> the model card."""
     from neurofm_ml.release.card import write

@@ -12,7 +12,7 @@ from neurofm_ml.evaluation.scorecard.evidence import Evidence, gather, summarise
 from neurofm_ml.evaluation.scorecard.figures import figures, heat_map
 from neurofm_ml.evaluation.scorecard.job import write_scorecard
 from neurofm_ml.evaluation.scorecard.targets import MET, OPEN, REFUTED, UNMEASURED, judge
-from neurofm_ml.evaluation.scoring.scores import BEATS, LOSES, SWAPS, TIES, best_first
+from neurofm_ml.evaluation.scoring.scores import BEATS, LOSES, NO_VERDICT, STAMPS, SWAPS, TIES, best_first
 from neurofm_ml.presets import ScorecardConfig
 from neurofm_ml.types import SCORE_COLUMNS
 
@@ -97,11 +97,33 @@ def test_verdicts_over_seeds(differences: tuple[float, ...], verdict: str) -> No
     assert table.set_index("method").loc["fine_tuned"].verdict == verdict
 
 
-@pytest.mark.parametrize(("stamps", "verdict"), [((BEATS, BEATS), BEATS), ((BEATS, TIES), TIES)])
+@pytest.mark.parametrize(("stamps", "verdict"), [((BEATS, BEATS), BEATS), ((BEATS, TIES), TIES), ((NO_VERDICT, NO_VERDICT), NO_VERDICT)])
 def test_few_units_are_judged_by_their_stamps(stamps: tuple[str, ...], verdict: str) -> None:
     """An interval over few people is no test of theirs."""
     pairs = compared(*({"stamp": stamp, "test": SWAPS} for stamp in stamps))
     assert summarised(scores({}, BASE), pairs).set_index("method").loc["fine_tuned"].verdict == verdict
+
+
+def test_a_seed_without_an_interval_leaves_no_verdict() -> None:
+    unknown = {"ci_low": float("nan"), "ci_high": float("nan")}
+    for pairs in (compared({}, {**unknown, "stamp": NO_VERDICT}), compared({}, unknown)):
+        assert summarised(scores({}, BASE), pairs).set_index("method").loc["fine_tuned"].verdict == NO_VERDICT
+
+
+def test_every_verdict_is_shown_and_counted(artifact: Callable[..., Path], tmp_path: Path) -> None:
+    rows = scores(BASE, *({"method": f"m{k}"} for k in range(4)), {"fingerprint": "b0"})
+    pairs = compared(*({"method": f"m{k}", "stamp": stamp, "test": SWAPS} for k, stamp in enumerate(STAMPS)))
+    found = [artifact("scores", "t0", (artifact("baselines", "b0"), artifact("neurofmx_adapted", "f0")), scores=rows, comparisons=pairs)]
+    report = write_scorecard(ScorecardConfig(size="tiny"), {"scores": found}, tmp_path)
+    assert [report.metrics[stamp.replace(" ", "_")] for stamp in STAMPS] == [1, 1, 1, 1]
+    page, (card,) = (tmp_path / "report.html").read_text(), (tmp_path / "cards").glob("*.md")
+    for stamp in STAMPS:
+        assert f"<th>{stamp}</th>" in page
+        assert f">{stamp} (ridge: +0.100" in page
+        assert f"| {stamp} (ridge: +0.100" in card.read_text()
+    shown = dict(figures(gather({"scores": found})))
+    (drawn,) = (figure for caption, figure in shown.items() if caption.startswith("Ours less the best"))
+    assert {trace.name for trace in drawn.data if len(trace.x)} == set(STAMPS)
 
 
 def test_the_report_shows_every_score(inputs: dict[str, list[Path]], tmp_path: Path) -> None:

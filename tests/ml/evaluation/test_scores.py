@@ -13,6 +13,7 @@ from neurofm_ml.evaluation.scoring.score import publish
 from neurofm_ml.evaluation.scoring.scores import (
     BEATS,
     LOSES,
+    NO_VERDICT,
     SWAPS,
     TIES,
     WHOLE_UNITS,
@@ -102,7 +103,9 @@ def test_a_run_is_published_with_its_losses(make_prediction: Make, toy_cases, tm
     ours = [make_prediction(noise=0.2), make_prediction(noise=0.9, recording="r2")]
     cfg = ScoreConfig(seed=3, size="tiny", n_boot=200)
     report = publish(cfg, {tmp_path / "f1": ours, tmp_path / "f2": baselines}, toy_cases, tmp_path)
-    assert {k: v for k, v in report.metrics.items() if k.startswith("ours.")} == {"ours.beats": 1, "ours.ties": 0, "ours.loses": 1}
+    assert {k: v for k, v in report.metrics.items() if k.startswith("ours.")} == {
+        "ours.beats": 1, "ours.ties": 0, "ours.loses": 1, "ours.undecided": 0,
+    }  # fmt: skip
     assert report.metrics["mean_r2.ridge"] == pytest.approx(0.75, abs=0.05)
     assert all(check.passed for check in report.checks)
     scores = read_scores(tmp_path / "scores.parquet")
@@ -123,7 +126,7 @@ def test_a_run_is_published_with_its_losses(make_prediction: Make, toy_cases, tm
         ("mae", 30, -1.0, LOSES, WHOLE_UNITS),
         ("auroc", 8, 5.0, BEATS, SWAPS),
         ("mae", 8, -4.0, LOSES, SWAPS),
-        ("auroc", 5, 50.0, TIES, SWAPS),  # however clear, five units have no p below 2 / 2^5
+        ("auroc", 5, 50.0, NO_VERDICT, SWAPS),  # however clear, five units have no p below 2 / 2^5
     ],
 )
 def test_stamps_of_tasks_with_units(make_labels: Make, metric: str, n_units: int, gain: float, stamp: str, test: str) -> None:
@@ -134,6 +137,15 @@ def test_stamps_of_tasks_with_units(make_labels: Make, metric: str, n_units: int
     better = row.baseline_value - row.value if metric == "mae" else row.value - row.baseline_value
     assert row.difference == pytest.approx(better)
     assert n_units != 5 or row.p == 2 / 2**5
+
+
+def test_without_an_interval_there_is_no_verdict(make_labels: Make) -> None:
+    """One person alone has the rarer class: resamples without that person have no area."""
+    ours = make_labels(20, gain=3.0, metric="auroc")
+    rare = dataclasses.replace(ours, y_true=(ours.units == ours.units[0]).astype(float)[:, None])
+    row = compare([dataclasses.replace(rare, y_pred=-rare.y_pred, family="baseline", method="lda"), rare], n_boot=200).iloc[0]
+    assert np.isnan(row.ci_low)
+    assert (row.test, row.stamp) == (WHOLE_UNITS, NO_VERDICT)
 
 
 def test_rows_of_tasks_with_labels(make_labels: Make, toy_cases) -> None:
