@@ -211,6 +211,16 @@ def test_forecasts_and_reconstructions_are_no_behaviour() -> None:
     assert verdicts["neural reconstruction R2"] == MET
 
 
+def test_targets_are_those_of_neurofmx_by_a_method_chosen_beforehand() -> None:
+    """Neither an ablation nor another family, and not whichever is best on the test rows."""
+    lucky = {"value": 0.99, "ci_low": 0.98, "ci_high": 1.0, "noise_ceiling": 1.0}
+    others = [{"method": "fine_tuned, no pretraining"}, {"method": "fine_tuned", "family": "brainlm"}, {"method": "linear_probe"}]
+    probed = [{"task": "speed", "method": m, "value": v, "noise_ceiling": 1.0} for m, v in (("linear_probe", 0.5), ("a_probe", 0.8))]
+    rows = judge(evidence(scores({"value": 0.7, "noise_ceiling": 1.0}, *({**lucky, **row} for row in others), *probed))).set_index("target")
+    for target in ("behaviour decoding", "share of the noise ceiling"):
+        assert (rows.loc[target].value, rows.loc[target].tasks) == (pytest.approx(0.6), 2)
+
+
 def test_what_was_fitted_elsewhere_is_zero_shot_and_nothing_else() -> None:
     far = {"method": "zero_shot_probe_across_sessions", "recording": "b", "value": 0.1, "ci_low": 0.05, "ci_high": 0.15}
     table = judge(evidence(scores({}, far, {**far, "method": "seen_probe_across_subjects"}))).set_index("target")
