@@ -164,7 +164,7 @@ def once(table: pd.DataFrame) -> pd.DataFrame:
     pooled = {
         (dataset, task) for name in POOLS if name in set(table.dataset) for dataset in POOLS[name].datasets for task in POOLS[name].tasks
     }
-    return table[[case not in pooled for case in zip(table.dataset, table.task, strict=True)]]
+    return table[np.array([case not in pooled for case in zip(table.dataset, table.task, strict=True)], bool)]
 
 
 def rows_of(table: pd.DataFrame) -> list[Any]:

@@ -5,7 +5,8 @@ open in between. Values are means over tasks, whose errors count as independent.
 
 What is judged is NeuroFMx itself, no ablation and no other family, and on each task one way of answering it that was chosen before
 any test row was seen: the first of PREFERRED that answers it, else the first by name. The best of several on the test rows would be
-too good by luck. Of baselines the best on the test rows is taken, which is to their advantage.
+too good by luck. Tasks whose test units are too few to tell, or of which there is no interval, are left out, and the note says how
+many. Of baselines the best on the test rows is taken, which is to their advantage.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from neurofm_ml.evaluation.scorecard.evidence import CASE, Evidence, of_signals, once
-from neurofm_ml.evaluation.scoring.scores import BASELINE, best_first
+from neurofm_ml.evaluation.scoring.scores import BASELINE, NO_VERDICT, best_first
 from neurofm_ml.evaluation.shots.few_shot import PROBE
 from neurofm_ml.metrics import SCORES
 
@@ -31,7 +32,8 @@ FAMILY, PREFERRED = "neurofmx", ("fine_tuned", "linear_probe")
 
 @dataclass(frozen=True)
 class Found:
-    """What the tables say of a target: value with its interval; the best tuned baseline and full supervision on the same tasks."""
+    """What the tables say of a target: value with its interval; the best tuned baseline and full supervision on the same tasks;
+    how many tasks were left out as too few to tell."""
 
     value: float
     low: float
@@ -39,6 +41,7 @@ class Found:
     tasks: int
     baseline: float = np.nan
     supervised: float = np.nan
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ def _row(target: Target, found: Found | None) -> dict[str, object]:
     low, high = (-found.high, -found.low) if target.most else (found.low, found.high)
     wanted = -target.wanted if target.most else target.wanted
     verdict = MET if low >= wanted else REFUTED if high < wanted else UNMEASURED if np.isnan(found.value) else OPEN
+    if found.left_out:
+        head["note"] += f"; {found.left_out} left out: {NO_VERDICT}"
     numbers = {"value": found.value, "ci_low": found.low, "ci_high": found.high, "tasks": found.tasks}
     return {**head, "verdict": verdict, **numbers, "best_baseline": found.baseline, "supervised": found.supervised}
 
@@ -76,14 +81,14 @@ def of_scores(tasks: Callable[[pd.DataFrame], pd.Series], elsewhere: bool = Fals
     def measure(evidence: Evidence) -> Found | None:
         table = evidence.summary
         table = table[tasks(table) & (table.method.str.contains("_across_") == elsewhere)]
-        ours = once(_chosen(table))
+        ours, left_out = _told(once(_chosen(table)), evidence)
         if ours.empty:
-            return None
+            return _nothing(left_out)
         answered = table.set_index(CASE).loc[ours.set_index(CASE).index].reset_index()
         baseline, full = _best(answered[answered.family == BASELINE]), _best(answered[answered.method.isin(SUPERVISED)])
         means = (float(found.value.mean()) if len(found) == len(ours) else np.nan for found in (baseline, full))
         found = _mean(ours, *means)
-        return replace(found, high=min(found.high, max(SCORES[name].most for name in ours.metric)))
+        return replace(found, high=min(found.high, max(SCORES[name].most for name in ours.metric)), left_out=left_out)
 
     return measure
 
@@ -96,9 +101,10 @@ def of_ceilings(evidence: Evidence) -> Found | None:
         return None
     columns = ["value", "ci_low", "ci_high"]
     table = table.assign(**table[columns].div(table.noise_ceiling, axis=0))
-    ours, theirs = _chosen(table), _best(table[table.family == BASELINE])
+    (ours, left_out), theirs = _told(_chosen(table), evidence), _best(table[table.family == BASELINE])
     baseline = float(theirs.value.mean())
-    return _mean(ours, baseline) if len(ours) else Found(np.nan, np.nan, np.nan, len(theirs), baseline)
+    found = _mean(ours, baseline) if len(ours) else Found(np.nan, np.nan, np.nan, len(theirs), baseline)
+    return replace(found, left_out=left_out)
 
 
 def of_few_shots(wanted: float, share: bool) -> Callable[[Evidence], Found | None]:
@@ -109,21 +115,27 @@ def of_few_shots(wanted: float, share: bool) -> Callable[[Evidence], Found | Non
         table = evidence.few_shot
         table = table[(table.method == PROBE) & table.metric.isin(("balanced_accuracy", "accuracy", "auroc"))]
         if share:
-            return _share_of_all(table, wanted)
+            return _share_of_all(table, wanted, evidence)
         rows = table[(table.k_shot == wanted) & table.metric.isin(("balanced_accuracy", "accuracy"))]
-        return _mean(_over_draws(rows)) if len(rows) else None
+        if rows.empty:
+            return None
+        ours, left_out = _told(_over_draws(rows), evidence)
+        return replace(_mean(ours), left_out=left_out) if len(ours) else _nothing(left_out)
 
     return measure
 
 
-def _share_of_all(table: pd.DataFrame, k: float) -> Found | None:
+def _share_of_all(table: pd.DataFrame, k: float, evidence: Evidence) -> Found | None:
     chance = SCORES["auroc"].chance  # that of the others depends on how many classes there are
     table = table[table.metric == "auroc"]
     few, everything = (
         _over_draws(rows).set_index([*CASE, "method"]) - chance for rows in (table[table.k_shot == k], table[table.k_shot.isna()])
     )
     both = few.index.intersection(everything.index[everything.value > LEAST_WITHIN])
-    return _mean(few.loc[both].div(everything.loc[both, "value"], axis=0)) if len(both) else None
+    if both.empty:
+        return None
+    ours, left_out = _told(few.loc[both].div(everything.loc[both, "value"], axis=0).reset_index(), evidence)
+    return replace(_mean(ours), left_out=left_out) if len(ours) else _nothing(left_out)
 
 
 def of_transfer(axis: str, within: bool) -> Callable[[Evidence], Found | None]:
@@ -155,6 +167,23 @@ def _over_draws(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.groupby([*CASE, "method"], as_index=False)[["value", "ci_low", "ci_high"]].mean()
 
 
+def _told(rows: pd.DataFrame, evidence: Evidence) -> tuple[pd.DataFrame, int]:
+    """The rows of which something can be told, and how many cannot: those without an interval, and of tasks without a verdict."""
+    few = evidence.summary[evidence.summary.verdict == NO_VERDICT]
+    told = np.isfinite((rows.ci_high - rows.ci_low).to_numpy(float)) & ~_cases(rows).isin(_cases(few)).to_numpy()
+    return rows[told], int((~told).sum())
+
+
+def _cases(rows: pd.DataFrame) -> "pd.Series[str]":
+    """The name of each row's task."""
+    return rows.dataset + "/" + rows.recording + "/" + rows.task
+
+
+def _nothing(left_out: int) -> Found | None:
+    """Of a target without a task: that nothing was asked, or how many were left out."""
+    return Found(np.nan, np.nan, np.nan, 0, left_out=left_out) if left_out else None
+
+
 def _chosen(table: pd.DataFrame) -> pd.DataFrame:
     """Our row of each task: by the first method of PREFERRED that answers it, else the first by name; methods that lack something
     are named with what they lack after a comma."""
@@ -169,7 +198,7 @@ def _best(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _mean(rows: pd.DataFrame, baseline: float = np.nan, supervised: float = np.nan) -> Found:
-    half = float(np.linalg.norm((rows.ci_high - rows.ci_low).to_numpy() / 2)) / len(rows)  # NaN where one is unknown
+    half = float(np.linalg.norm((rows.ci_high - rows.ci_low).to_numpy() / 2)) / len(rows)
     value = float(rows.value.mean())
     return Found(value, value - half, value + half, len(rows), baseline, supervised)
 

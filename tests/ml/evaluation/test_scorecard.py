@@ -13,6 +13,7 @@ from neurofm_ml.evaluation.scorecard.figures import figures, heat_map
 from neurofm_ml.evaluation.scorecard.job import write_scorecard
 from neurofm_ml.evaluation.scorecard.targets import MET, OPEN, REFUTED, UNMEASURED, judge
 from neurofm_ml.evaluation.scoring.scores import BEATS, LOSES, NO_VERDICT, STAMPS, SWAPS, TIES, best_first
+from neurofm_ml.evaluation.shots.few_shot import PROBE
 from neurofm_ml.presets import ScorecardConfig
 from neurofm_ml.types import SCORE_COLUMNS
 
@@ -192,7 +193,6 @@ def test_ancestors_of_an_artifact_and_no_others(inputs: dict[str, list[Path]]) -
         ({"value": 0.9, "ci_low": 0.85, "ci_high": 0.95}, MET),
         ({"value": 0.8, "ci_low": 0.7, "ci_high": 0.9}, OPEN),
         ({"value": 0.5, "ci_low": 0.4, "ci_high": 0.6}, REFUTED),
-        ({"value": 0.5, "ci_low": float("nan"), "ci_high": float("nan")}, OPEN),
     ],
 )
 def test_a_target_is_judged_by_its_interval(found: dict[str, float], verdict: str) -> None:
@@ -219,6 +219,24 @@ def test_targets_are_those_of_neurofmx_by_a_method_chosen_beforehand() -> None:
     rows = judge(evidence(scores({"value": 0.7, "noise_ceiling": 1.0}, *({**lucky, **row} for row in others), *probed))).set_index("target")
     for target in ("behaviour decoding", "share of the noise ceiling"):
         assert (rows.loc[target].value, rows.loc[target].tasks) == (pytest.approx(0.6), 2)
+
+
+def test_tasks_too_few_to_tell_do_not_enter_a_target() -> None:
+    """Neither three people on whom all guesses fail, nor a task without an interval; both are told."""
+    asked = {"task": "diagnosis", "metric": "auroc", "recording": "all"}
+    few = {**asked, "dataset": "three_people", "value": 0.0, "ci_low": 0.0, "ci_high": 0.3}
+    blind = {**asked, "dataset": "rare", "value": 0.1, "ci_low": float("nan"), "ci_high": float("nan")}
+    many = {**asked, "value": 0.9, "ci_low": 0.87, "ci_high": 0.93}
+    pairs = compared({}, {**asked, "dataset": "three_people", "stamp": NO_VERDICT, "test": SWAPS, "pieces": 3.0})
+    shots = [{**row, "method": PROBE, "metric": "balanced_accuracy", "k_shot": 5.0} for row in (many, few, blind)]
+    rows = judge(evidence(scores(many, few, blind), pairs, few_shot=scores(*shots))).set_index("target")
+    for target in ("disease AUROC", "five-shot accuracy"):
+        row = rows.loc[target]
+        assert (row.value, row.tasks, row.verdict) == (pytest.approx(0.9), 1, MET)
+        assert row.note.endswith("; 2 left out: too few to tell")
+    alone = judge(evidence(scores(few, blind), pairs)).set_index("target").loc["disease AUROC"]
+    assert (alone.verdict, alone.tasks, pd.isna(alone.value)) == (UNMEASURED, 0, True)
+    assert alone.note.endswith("; 2 left out: too few to tell")
 
 
 def test_what_was_fitted_elsewhere_is_zero_shot_and_nothing_else() -> None:
