@@ -11,13 +11,12 @@ import numpy as np
 import pandas as pd
 
 from neurofm_ml.evaluation.scoring.scores import BASELINE, BEATS, COMPARISON_COLUMNS, LOSES, NO_VERDICT, SWAPS, TIES
+from neurofm_ml.evaluation.statistics.resampling import LEVEL
 from neurofm_ml.knowledge.pools import POOLS
 from neurofm_ml.metrics import SCORES
 from neurofm_ml.types import SCORE_COLUMNS
 
 CASE = ["dataset", "recording", "task"]
-#: Normal quantile of a 95 % interval.
-Z = 1.96
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,8 +149,16 @@ def _verdict(part: pd.DataFrame, value: float, wide: float) -> str:
 
 
 def _widened(half: Any, values: Any) -> float:
-    between = float(np.var(values, ddof=1) / len(values)) if len(values) > 1 else 0.0
-    return float(np.sqrt(np.mean(half**2) + Z**2 * between))
+    between = half_width(values) if len(values) > 1 else 0.0
+    return float(np.hypot(np.sqrt(np.mean(half**2)), between))
+
+
+def half_width(values: Any) -> float:
+    """Half the 95 % interval of the mean of (n,) values, by Student's t: they are few. NaN of fewer than two."""
+    from scipy import stats
+
+    n = len(values)
+    return float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else np.nan
 
 
 def of_signals(table: pd.DataFrame) -> "pd.Series[bool]":

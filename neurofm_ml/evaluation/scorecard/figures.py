@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from neurofm_ml.evaluation.scorecard.evidence import CASE, Evidence, of_signals, rows_of
+from neurofm_ml.evaluation.scorecard.evidence import CASE, Evidence, half_width, of_signals, rows_of
 from neurofm_ml.evaluation.scoring.scores import BASELINE, BEATS, LOSES, NO_VERDICT, TIES
 from neurofm_ml.metrics import SCORES
 from neurofm_ml.types import Array
@@ -149,7 +149,7 @@ def curves(table: pd.DataFrame, metric: str) -> "go.Figure":
     for method, colour in colours(table).items():
         rows = table[(table.method == method) & table.k_shot.notna()]
         per_task = rows.groupby([*CASE, "k_shot"]).value.mean().unstack("k_shot")
-        mean, half = per_task.mean(), 1.96 * per_task.std() / np.sqrt(per_task.notna().sum())
+        mean, half = per_task.mean(), per_task.apply(lambda values: half_width(values.dropna()))
         figure.add_scatter(x=mean.index, y=mean, name=method, mode="lines+markers", marker_color=colour, error_y={"array": half.fillna(0)})
     figure.update_layout(height=420, xaxis={"type": "log", "title": "labelled examples (K)"}, yaxis_title=metric)
     return figure

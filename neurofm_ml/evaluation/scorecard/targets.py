@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from neurofm_ml.evaluation.scorecard.evidence import CASE, Evidence, of_signals, once
+from neurofm_ml.evaluation.scorecard.evidence import CASE, Evidence, half_width, of_signals, once
 from neurofm_ml.evaluation.scoring.scores import BASELINE, NO_VERDICT, best_first
 from neurofm_ml.evaluation.shots.few_shot import PROBE
 from neurofm_ml.metrics import SCORES
@@ -24,6 +24,8 @@ MET, REFUTED, OPEN, UNMEASURED = "met", "refuted", "open", "not measured"
 COLUMNS = ["target", "wanted", "verdict", "value", "ci_low", "ci_high", "best_baseline", "supervised", "tasks", "note"]
 #: Of a place that hardly reads itself no share is taken.
 LEAST_WITHIN = 0.1
+#: Two places read each other, and say nothing of a third.
+LEAST_PLACES = 3
 #: Methods that see all labels and fit all weights.
 SUPERVISED = ("fine_tuned", "from_scratch")
 #: The family that the targets are of, and its ways of answering in the order in which they are taken.
@@ -139,8 +141,8 @@ def _share_of_all(table: pd.DataFrame, k: float, evidence: Evidence) -> Found | 
 
 
 def of_transfer(axis: str, within: bool) -> Callable[[Evidence], Found | None]:
-    """Mean R2 of the cells of a transfer matrix off its diagonal, over seeds first; `within`: as a share of each target's score on
-    itself, of any metric, both above chance."""
+    """Mean R2 of the cells of a transfer matrix off its diagonal, over seeds first, then over the sources of each target, then over
+    targets, which alone are independent; `within`: as a share of each target's score on itself, of any metric, both above chance."""
 
     def measure(evidence: Evidence) -> Found | None:
         if evidence.transfer.empty:
@@ -151,10 +153,11 @@ def of_transfer(axis: str, within: bool) -> Callable[[Evidence], Found | None]:
         cells = cells.groupby(["source", "target", "task", "metric"], as_index=False)[["value", "within", "chance"]].mean()
         room = cells.within - cells.chance
         values = ((cells.value - cells.chance) / room)[room > LEAST_WITHIN] if within else cells.value[cells.metric == "r2"]
-        if len(values) < 2:
+        places = values.groupby(cells.target).mean().dropna()
+        if len(places) < LEAST_PLACES:
             return None
-        half = 1.96 * float(values.std(ddof=1)) / np.sqrt(len(values))
-        return Found(float(values.mean()), float(values.mean()) - half, float(values.mean()) + half, len(values))
+        value, half = float(places.mean()), half_width(places)
+        return Found(value, value - half, value + half, len(places))
 
     return measure
 
@@ -218,7 +221,12 @@ def _reconstruction(table: pd.DataFrame) -> pd.Series:
 TARGETS = (
     Target("neural reconstruction R2", 0.50, of_scores(_reconstruction), "hidden channels from the others"),
     Target("behaviour decoding", 0.80, of_scores(_behaviour), "R2 of behaviour, fine-tuned, else a linear probe"),
-    Target("cross-species transfer", 0.60, of_transfer("species", within=False), "R2, cells off the diagonal"),
+    Target(
+        "cross-species transfer",
+        0.60,
+        of_transfer("species", within=False),
+        "R2, cells off the diagonal, three species or more; tasks: species read",
+    ),
     Target("five-shot accuracy", 0.75, of_few_shots(5, share=False), "balanced accuracy at 5 examples of each class"),
     Target(
         "zero-shot",
@@ -230,7 +238,7 @@ TARGETS = (
         "cross-modal retention",
         0.70,
         of_transfer("modality", within=True),
-        "across over within, both above chance, readouts of one modality on another",
+        "across over within, both above chance, readouts of one modality on another, three or more; tasks: modalities read",
     ),
     Target(
         "share of full performance", 0.80, of_few_shots(10, share=True), "AUROC above chance, 10 examples of each class against all labels"

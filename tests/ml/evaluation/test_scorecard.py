@@ -89,7 +89,15 @@ def test_seeds_are_summed_up(inputs: dict[str, list[Path]]) -> None:
 
 @pytest.mark.parametrize(
     ("differences", "verdict"),
-    [((0.1, 0.1), BEATS), ((-0.1, -0.1), LOSES), ((0.1, -0.1), TIES), ((0.02, 0.03), TIES), ((0.3, 0.06), TIES)],
+    [
+        ((0.1, 0.1), BEATS),
+        ((-0.1, -0.1), LOSES),
+        ((0.1, -0.1), TIES),
+        ((0.02, 0.03), TIES),
+        ((0.3, 0.06), TIES),
+        ((0.1, 0.12), TIES),  # two seeds that differ by .02: t is 12.7, not 1.96
+        ((0.1, 0.1, 0.12, 0.12, 0.11), BEATS),
+    ],
 )
 def test_verdicts_over_seeds(differences: tuple[float, ...], verdict: str) -> None:
     """Seeds that disagree do not make a winner, even when each is sure of itself."""
@@ -279,7 +287,7 @@ def test_few_shots_against_all_labels() -> None:
 
 
 def test_transfer_leaves_the_diagonal_out() -> None:
-    cells = [("a", "a", 0.9), ("a", "b", 0.7), ("b", "a", 0.72), ("b", "b", 0.9)]
+    cells = [("a", "a", 0.9), ("b", "a", 0.72), ("c", "a", 0.70), ("a", "b", 0.7), ("a", "c", 0.72)]
     cells_ = pd.DataFrame(
         [
             {"axis": axis, "source": s, "target": t, "task": "velocity", "metric": metric, "value": v, "within": 0.9, "chance": chance}
@@ -289,8 +297,17 @@ def test_transfer_leaves_the_diagonal_out() -> None:
     )
     rows = judge(evidence(scores(), transfer=cells_)).set_index("target")
     row = rows.loc["cross-species transfer"]
-    assert (row.value, row.tasks, row.verdict) == (pytest.approx(0.71), 2, MET), "seeds are no cells of their own"
+    assert (row.value, row.tasks, row.verdict) == (pytest.approx(0.71), 3, MET), "neither seeds nor sources are places of their own"
+    assert row.ci_high - row.value == pytest.approx(4.3027 * 0.01 / 3**0.5, rel=1e-3), "Student's t with two degrees of freedom"
     assert rows.loc["cross-modal retention"].value == pytest.approx(0.21 / 0.4)
+    two = judge(evidence(scores(), transfer=cells_[~(cells_.source + cells_.target).str.contains("c")])).set_index("target")
+    assert two.loc["cross-species transfer"].verdict == UNMEASURED
+
+
+def test_curves_are_as_sure_as_their_tasks_are_many() -> None:
+    shots = [{"task": f"t{k}", "k_shot": 5.0, "value": 0.1 * k} for k in range(3)] + [{"task": "t0", "k_shot": 10.0}]
+    (curve,) = (figure for caption, figure in figures(evidence(scores({}), few_shot=scores(*shots))) if caption.startswith("Few-shot"))
+    assert curve.data[0].error_y.array.tolist() == pytest.approx([4.3027 * 0.1 / 3**0.5, 0.0], rel=1e-3)
 
 
 def test_the_same_people_count_once() -> None:
