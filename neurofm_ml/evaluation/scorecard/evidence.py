@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from neurofm_ml.evaluation.scoring.scores import BASELINE, BEATS, COMPARISON_COLUMNS, LOSES, NO_VERDICT, SWAPS, TIES
+from neurofm_ml.evaluation.shots.few_shot import EXAMPLE_COLUMNS
 from neurofm_ml.evaluation.statistics.resampling import LEVEL
 from neurofm_ml.knowledge.pools import POOLS
 from neurofm_ml.metrics import SCORES
@@ -23,8 +24,9 @@ CASE = ["dataset", "recording", "task"]
 class Evidence:
     """Tables of all runs of one size, empty where nothing was made.
 
-    scores (zero-shot ones too), few_shot  SCORE_COLUMNS; comparisons COMPARISON_COLUMNS and run; transfer (modalities too) and
-    identity as their jobs write them; scaling: a row per width and seed of the scaling law of this size
+    scores (zero-shot ones too), few_shot  SCORE_COLUMNS; examples EXAMPLE_COLUMNS, a row per task; comparisons COMPARISON_COLUMNS
+    and run; transfer (modalities too) and identity as their jobs write them; scaling: a row per width and seed of the scaling law
+    of this size
     sources           one row per artifact that a number stands in or was made from: asset, partition, fingerprint,
                       data_version, code, finished, made_from
     """
@@ -32,6 +34,7 @@ class Evidence:
     scores: pd.DataFrame
     comparisons: pd.DataFrame
     few_shot: pd.DataFrame
+    examples: pd.DataFrame
     transfer: pd.DataFrame
     identity: pd.DataFrame
     scaling: pd.DataFrame
@@ -56,6 +59,8 @@ def gather(inputs: Mapping[str, Sequence[Path]]) -> Evidence:
         scores=read("scores.parquet", "scores", "zero_shot", empty=list(SCORE_COLUMNS)).drop_duplicates(ignore_index=True),
         comparisons=read("comparisons.parquet", "scores", empty=["run", *COMPARISON_COLUMNS]),
         few_shot=read("scores.parquet", "few_shot", empty=list(SCORE_COLUMNS)),
+        # Each seed draws from the same.
+        examples=read("examples.parquet", "few_shot", empty=list(EXAMPLE_COLUMNS)).drop_duplicates(ignore_index=True),
         transfer=pd.concat([read("transfer.parquet", "transfer_matrix"), read("cross_modal.parquet", "cross_modal")]),
         identity=read("identity.parquet", "representation"),
         scaling=read("cells.parquet", "scaling_law"),

@@ -15,8 +15,9 @@ over draws on all test rows. Its interval joins two doubts: that of the test uni
 more draws do not lessen, and that of the draws, which they do. `p` is of the mean over draws of R2, AUROC or balanced accuracy
 (`nulls`), `control` the same method on exchanged labels. Rows without `k_shot` have all labels.
 
-    scores.parquet   types.SCORE_COLUMNS
-    few_shot.png     a curve per task and method
+    scores.parquet     types.SCORE_COLUMNS
+    examples.parquet   EXAMPLE_COLUMNS: how many training examples each task has in all, and of how many classes (0: a number)
+    few_shot.png       a curve per task and method
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +35,7 @@ from neurofm_ml.evaluation.features.features import Features, load_features
 from neurofm_ml.evaluation.scoring.scores import BASELINE, CHANCE, frame, write_scores
 from neurofm_ml.evaluation.shots.shot_curves import draw_curves
 from neurofm_ml.evaluation.shots.shot_methods import Answer, network, ridge
-from neurofm_ml.evaluation.shots.shots import draw, same_rows
+from neurofm_ml.evaluation.shots.shots import draw, same_rows, trials_of
 from neurofm_ml.evaluation.statistics.permutation import permutation_p
 from neurofm_ml.evaluation.statistics.resampling import LEVEL, score_interval
 from neurofm_ml.evaluation.tasks.label_tasks import find_label_cases
@@ -49,6 +50,7 @@ from neurofm_ml.types import SCORE_COLUMNS, Array, Check, Report
 PROBE, RAW, SCRATCH = "few_shot_linear_probe", "few_shot_raw_ridge", "few_shot_mlp"
 #: The same probe where pretraining learned from all labels of the task.
 SEEN = "linear_probe_of_seen_labels"
+EXAMPLE_COLUMNS = {"dataset": str, "recording": str, "task": str, "examples": int, "classes": int}
 #: What a network from scratch reads of series: bins within four of each.
 NETWORK_LAG = 3
 Row = dict[str, Any]
@@ -86,11 +88,14 @@ def few_shot(cfg: FewShotConfig, features: Path, shards: list[Path], scaler: lis
     out by name."""
     left_out: dict[str, str] = {}
     rows: list[Row] = []
+    counts: list[Row] = []
     for question in questions(load_features(features), shards, scaler, cfg.layer):
         if question.lacks:
             left_out[question.name] = question.lacks
         else:
             rows += rows_of(question, cfg, left_out)
+            counts.append(count(question))
+    frame(counts, EXAMPLE_COLUMNS).to_parquet(out / "examples.parquet", index=False)
     constant = {"run": f"{cfg.size}-{cfg.seed}", "fingerprint": out.name.removeprefix("work-"), "size": cfg.size, "seed": cfg.seed}
     return publish([{**constant, **row} for row in rows], left_out, out)
 
@@ -111,6 +116,13 @@ def questions(found: Mapping[str, Features], shards: Sequence[Path], scaler: Seq
 
 def _seen(features: Features, task: str) -> bool:
     return f"{features.card.name}/{task}" in features.labels_seen
+
+
+def count(question: Question) -> Row:
+    """A row of EXAMPLE_COLUMNS: the training examples as they are drawn, whole trials."""
+    train = question.features.split("train")
+    case = {"dataset": question.dataset, "recording": question.recording, "task": train.task.name}
+    return {**case, "examples": trials_of(train).nunique(), "classes": len(train.task.classes)}
 
 
 # ---------------------------------------------------------------- one task

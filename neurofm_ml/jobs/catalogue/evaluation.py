@@ -47,7 +47,7 @@ def probe(cfg: presets.ProbeConfig, inputs: Inputs, out: Path) -> Report:
     return probe(cfg, inputs["features"][0], inputs["shards"], inputs["scaler"], out)
 
 
-@job("few_shot", presets.FewShotConfig, "2", checks=claims("table_is_valid", warn=("controls_at_chance",)))
+@job("few_shot", presets.FewShotConfig, "3", checks=claims("table_is_valid", warn=("controls_at_chance",)))
 def few_shot(cfg: presets.FewShotConfig, inputs: Inputs, out: Path) -> Report:
     """Features -> scores of readouts from few labels, beside the same from raw inputs."""
     from neurofm_ml.evaluation.shots.few_shot import few_shot

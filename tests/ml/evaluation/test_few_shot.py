@@ -10,7 +10,18 @@ from planted_places import PERSON, labels, series
 
 from neurofm_ml import metrics
 from neurofm_ml.evaluation.scoring.scores import read_scores
-from neurofm_ml.evaluation.shots.few_shot import PROBE, RAW, SCRATCH, Question, interval_over, publish, rows_of
+from neurofm_ml.evaluation.shots.few_shot import (
+    EXAMPLE_COLUMNS,
+    PROBE,
+    RAW,
+    SCRATCH,
+    Question,
+    count,
+    few_shot,
+    interval_over,
+    publish,
+    rows_of,
+)
 from neurofm_ml.evaluation.shots.scratch import components, fit_networks
 from neurofm_ml.evaluation.shots.shot_methods import ridge
 from neurofm_ml.evaluation.shots.shots import draw, folds, kept, same_rows, shuffled, trials_of
@@ -43,6 +54,20 @@ def test_whole_trials_are_drawn_as_many_of_each_class_and_others_for_each_seed()
     assert draw(examples, 5, [1]) == draw(examples, 5, [1]) != draw(examples, 5, [2])
     assert draw(examples, 30, [0]) is None
     assert len(kept(examples, None).y) == 120
+
+
+def test_examples_are_counted_as_they_are_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = [Question("toy", "r", in_trials(labels(2.0, 0, n=240), 4), []), Question("toy", "s", series(SHARED, 0.3, 0, n=80), [])]
+    assert [count(question) for question in asked] == [
+        {"dataset": "toy", "recording": "r", "task": "state", "examples": 30, "classes": 2},
+        {"dataset": "toy", "recording": "s", "task": "velocity", "examples": 40, "classes": 0},
+    ]
+    monkeypatch.setattr("neurofm_ml.evaluation.shots.few_shot.load_features", lambda path: {})
+    monkeypatch.setattr("neurofm_ml.evaluation.shots.few_shot.questions", lambda *given: iter(asked[:1]))
+    few_shot(replace(CFG, shots=(1,)), tmp_path, [], [], tmp_path)
+    table = pd.read_parquet(tmp_path / "examples.parquet")
+    assert list(table) == list(EXAMPLE_COLUMNS)
+    assert table.examples.tolist() == [30]
 
 
 def test_seconds_of_a_series_and_people_for_a_number() -> None:

@@ -13,7 +13,7 @@ from neurofm_ml.evaluation.scorecard.figures import figures, heat_map
 from neurofm_ml.evaluation.scorecard.job import write_scorecard
 from neurofm_ml.evaluation.scorecard.targets import MET, OPEN, REFUTED, UNMEASURED, judge
 from neurofm_ml.evaluation.scoring.scores import BEATS, LOSES, NO_VERDICT, STAMPS, SWAPS, TIES, best_first
-from neurofm_ml.evaluation.shots.few_shot import PROBE
+from neurofm_ml.evaluation.shots.few_shot import EXAMPLE_COLUMNS, PROBE
 from neurofm_ml.presets import ScorecardConfig
 from neurofm_ml.types import SCORE_COLUMNS
 
@@ -39,9 +39,16 @@ def compared(*changes: dict[str, object]) -> pd.DataFrame:
     return pd.DataFrame([{**COMPARED, **change} for change in changes])
 
 
+def examples(**counts: tuple[int, int]) -> pd.DataFrame:
+    """Training examples and classes of tasks."""
+    rows = [("toy", "a", task, *count) for task, count in counts.items()]
+    return pd.DataFrame(rows, columns=list(EXAMPLE_COLUMNS))
+
+
 def evidence(rows: pd.DataFrame, pairs: pd.DataFrame | None = None, **more: pd.DataFrame) -> Evidence:
     empty = {
         "few_shot": scores(),
+        "examples": examples(),
         "transfer": pd.DataFrame(),
         "identity": pd.DataFrame(),
         "scaling": pd.DataFrame(),
@@ -236,8 +243,8 @@ def test_tasks_too_few_to_tell_do_not_enter_a_target() -> None:
     blind = {**asked, "dataset": "rare", "value": 0.1, "ci_low": float("nan"), "ci_high": float("nan")}
     many = {**asked, "value": 0.9, "ci_low": 0.87, "ci_high": 0.93}
     pairs = compared({}, {**asked, "dataset": "three_people", "stamp": NO_VERDICT, "test": SWAPS, "pieces": 3.0})
-    shots = [{**row, "method": PROBE, "metric": "balanced_accuracy", "k_shot": 5.0} for row in (many, few, blind)]
-    rows = judge(evidence(scores(many, few, blind), pairs, few_shot=scores(*shots))).set_index("target")
+    drawn = [{**row, "method": PROBE, "metric": "balanced_accuracy", "k_shot": 5.0} for row in (many, few, blind)]
+    rows = judge(evidence(scores(many, few, blind), pairs, few_shot=scores(*drawn))).set_index("target")
     for target in ("disease AUROC", "five-shot accuracy"):
         row = rows.loc[target]
         assert (row.value, row.tasks, row.verdict) == (pytest.approx(0.9), 1, MET)
@@ -275,15 +282,38 @@ def test_a_ceiling_that_baselines_alone_come_near_is_not_measured() -> None:
     assert (row.verdict, row.best_baseline) == (UNMEASURED, pytest.approx(1.0))
 
 
-def test_few_shots_against_all_labels() -> None:
-    many = {"metric": "auroc", "method": "few_shot_linear_probe", "value": 0.9}
-    few = {**many, "value": 0.8, "ci_low": 0.79, "ci_high": 0.81, "k_shot": 10.0}
-    blind = [{**row, "task": "blind", "value": v} for row, v in ((few, 0.5), (many, 0.55))]
-    rows = judge(evidence(scores(), few_shot=scores(few, many, *blind, {**few, "method": "linear_probe_of_seen_labels"}))).set_index(
-        "target"
-    )
-    assert rows.loc["share of full performance"].value == pytest.approx(0.75), "above chance, where there is something to be had"
-    assert rows.loc["five-shot accuracy"].verdict == UNMEASURED
+ALL = {"metric": "auroc", "method": PROBE, "value": 0.9, "ci_low": 0.86, "ci_high": 0.94}
+
+
+def shots(of: dict[str, object], *values: tuple[float, float]) -> list[dict[str, object]]:
+    """Rows of (examples of each class, value)."""
+    return [{**of, "k_shot": k, "value": v, "ci_low": v - 0.03, "ci_high": v + 0.03} for k, v in values]
+
+
+def share_of_full(rows: pd.DataFrame, counts: pd.DataFrame, **more: pd.DataFrame) -> pd.Series:
+    return judge(evidence(scores(), few_shot=rows, examples=counts, **more)).set_index("target").loc["share of full performance"]
+
+
+def test_few_labels_against_all_labels() -> None:
+    """Of 101 examples of two classes, five of each are less than a tenth, ten are not."""
+    few = shots(ALL, (1.0, 0.6), (5.0, 0.8), (10.0, 0.88))
+    blind = [{**row, "task": "blind", "value": 0.55} for row in (ALL, few[1])]
+    scarce = [{**row, "task": "scarce"} for row in (ALL, *shots(ALL, (1.0, 0.9)))]
+    others = [{**row, "method": "linear_probe_of_seen_labels", "value": 0.9} for row in (ALL, few[1])]
+    others += [{**row, "family": "brainlm", "value": 0.7} for row in (ALL, few[1])]
+    row = share_of_full(scores(ALL, *few, *blind, *scarce, *others), examples(velocity=(101, 2), blind=(101, 2), scarce=(20, 2)))
+    assert (row.value, row.tasks) == (pytest.approx(0.75), 1), "above chance, where there is something to be had"
+    assert row.ci_high - row.value == pytest.approx((0.03**2 + (0.75 * 0.04) ** 2) ** 0.5 / 0.4), "all labels are in doubt too"
+    assert row.note.startswith("AUROC above chance, less than 10 % of the labels")
+    assert share_of_full(scores(ALL, *few), examples(velocity=(100, 2))).value == pytest.approx(0.25)
+    assert share_of_full(scores(ALL, *few), examples(velocity=(20, 2))).verdict == UNMEASURED
+    assert share_of_full(scores(ALL, *few), examples()).verdict == UNMEASURED
+
+
+def test_examples_count_once_for_all_seeds(artifact: Callable[..., Path]) -> None:
+    tables = {"scores": scores(ALL), "examples": examples(velocity=(101, 2))}
+    found = gather({"few_shot": [artifact("few_shot", name, **tables) for name in ("k0", "k1")]})
+    assert (len(found.few_shot), found.examples.to_dict("list")["examples"]) == (2, [101])
 
 
 def test_transfer_leaves_the_diagonal_out() -> None:
@@ -305,8 +335,8 @@ def test_transfer_leaves_the_diagonal_out() -> None:
 
 
 def test_curves_are_as_sure_as_their_tasks_are_many() -> None:
-    shots = [{"task": f"t{k}", "k_shot": 5.0, "value": 0.1 * k} for k in range(3)] + [{"task": "t0", "k_shot": 10.0}]
-    (curve,) = (figure for caption, figure in figures(evidence(scores({}), few_shot=scores(*shots))) if caption.startswith("Few-shot"))
+    rows = [{"task": f"t{k}", "k_shot": 5.0, "value": 0.1 * k} for k in range(3)] + [{"task": "t0", "k_shot": 10.0}]
+    (curve,) = (figure for caption, figure in figures(evidence(scores({}), few_shot=scores(*rows))) if caption.startswith("Few-shot"))
     assert curve.data[0].error_y.array.tolist() == pytest.approx([4.3027 * 0.1 / 3**0.5, 0.0], rel=1e-3)
 
 
