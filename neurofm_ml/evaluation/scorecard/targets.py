@@ -17,7 +17,7 @@ import pandas as pd
 
 from neurofm_ml.evaluation.scorecard.evidence import CASE, Evidence, half_width, of_signals, once
 from neurofm_ml.evaluation.scoring.scores import BASELINE, NO_VERDICT, best_first
-from neurofm_ml.evaluation.shots.few_shot import PROBE
+from neurofm_ml.evaluation.shots.few_shot import PROBE, RAW, SCRATCH
 from neurofm_ml.metrics import SCORES
 
 MET, REFUTED, OPEN, UNMEASURED = "met", "refuted", "open", "not measured"
@@ -88,10 +88,7 @@ def of_scores(tasks: Callable[[pd.DataFrame], pd.Series], elsewhere: bool = Fals
         ours, left_out = _told(once(_chosen(table)), evidence)
         if ours.empty:
             return _nothing(left_out)
-        answered = table.set_index(CASE).loc[ours.set_index(CASE).index].reset_index()
-        baseline, full = _best(answered[answered.family == BASELINE]), _best(answered[answered.method.isin(SUPERVISED)])
-        means = (float(found.value.mean()) if len(found) == len(ours) else np.nan for found in (baseline, full))
-        found = _mean(ours, *means)
+        found = _mean(ours, *_references(ours, evidence.summary))
         return replace(found, high=min(found.high, max(SCORES[name].most for name in ours.metric)), left_out=left_out)
 
     return measure
@@ -112,29 +109,39 @@ def of_ceilings(evidence: Evidence) -> Found | None:
 
 
 def of_few_shots(k: int) -> Callable[[Evidence], Found | None]:
-    """Scores of classes at `k` examples each. A model whose pretraining learned from the labels is not asked."""
+    """Scores of classes at `k` examples each, beside the better of two baselines that saw the same, and full supervision. A
+    model whose pretraining learned from the labels is not asked."""
 
     def measure(evidence: Evidence) -> Found | None:
         table = evidence.few_shot
-        ours, left_out = _told(_shots(table[(table.k_shot == k) & table.metric.isin(("balanced_accuracy", "accuracy"))]), evidence)
-        return replace(_mean(ours), left_out=left_out) if len(ours) else _nothing(left_out)
+        drawn = table[(table.k_shot == k) & table.metric.isin(("balanced_accuracy", "accuracy"))]
+        ours, left_out = _told(_shots(drawn), evidence)
+        if ours.empty:
+            return _nothing(left_out)
+        supervised = _references(ours, evidence.summary)[1]
+        return replace(_mean(ours, _reference(ours, *_shots_of_baselines(drawn)), supervised), left_out=left_out)
 
     return measure
 
 
 def of_few_labels(evidence: Evidence) -> Found | None:
     """What few labels reach of what all do, both above chance: of each task the most examples drawn that are less than FEW_LABELS of
-    all it has. The doubt of both is joined as if they erred apart, though they share test rows: it is rather too wide."""
+    all it has. The doubt of both is joined as if they erred apart, though they share test rows: it is rather too wide. Baselines
+    that saw the same few are a share of what ours reaches with all."""
     table, chance = evidence.few_shot, SCORES["auroc"].chance  # that of the others depends on how many classes there are
     table = table[table.metric == "auroc"]
-    few, everything = _shots(_few(table, evidence.examples)), _shots(table[table.k_shot.isna()])
-    both = few.merge(everything, on=CASE, suffixes=("", "_of_all"))
+    drawn, everything = _few(table, evidence.examples), _shots(table[table.k_shot.isna()])
+    both = _shots(drawn).merge(everything, on=CASE, suffixes=("", "_of_all"))
     room = both.value_of_all - chance
     share = (both.value - chance) / room
     half = np.hypot(both.ci_high - both.ci_low, share * (both.ci_high_of_all - both.ci_low_of_all)) / 2 / room
-    rows = both[CASE].assign(value=share, ci_low=share - half, ci_high=share + half)[room > LEAST_WITHIN]
+    rows = both[CASE].assign(value=share, ci_low=share - half, ci_high=share + half, room=room)[room > LEAST_WITHIN]
     ours, left_out = _told(rows, evidence)
-    return replace(_mean(ours), left_out=left_out) if len(ours) else _nothing(left_out)
+    if ours.empty:
+        return _nothing(left_out)
+    theirs = (rows.merge(ours[[*CASE, "room"]], on=CASE) for rows in _shots_of_baselines(drawn))
+    baseline = _reference(ours, *(rows.assign(value=(rows.value - chance) / rows.room) for rows in theirs))
+    return replace(_mean(ours, baseline), left_out=left_out)
 
 
 def _few(table: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
@@ -148,6 +155,11 @@ def _shots(rows: pd.DataFrame, method: str = PROBE, family: str = FAMILY) -> pd.
     """One row per task that the method answers, the mean over seeds."""
     rows = rows[(rows.method == method) & (rows.family == family)].astype({"value": float, "ci_low": float, "ci_high": float})
     return rows.groupby(CASE, as_index=False)[["value", "ci_low", "ci_high"]].mean()
+
+
+def _shots_of_baselines(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """`_shots` of each baseline that learns from few labels."""
+    return [_shots(rows, method, BASELINE) for method in (RAW, SCRATCH)]
 
 
 def of_transfer(axis: str, within: bool) -> Callable[[Evidence], Found | None]:
@@ -191,6 +203,18 @@ def _cases(rows: pd.DataFrame) -> "pd.Series[str]":
 def _nothing(left_out: int) -> Found | None:
     """Of a target without a task: that nothing was asked, or how many were left out."""
     return Found(np.nan, np.nan, np.nan, 0, left_out=left_out) if left_out else None
+
+
+def _references(ours: pd.DataFrame, summary: pd.DataFrame) -> tuple[float, float]:
+    """`_reference` of the best baselines and of full supervision, wherever ours was fitted."""
+    baseline, full = summary[summary.family == BASELINE], summary[summary.method.isin(SUPERVISED)]
+    return _reference(ours, _best(baseline)), _reference(ours, _best(full))
+
+
+def _reference(ours: pd.DataFrame, *others: pd.DataFrame) -> float:
+    """The mean over our tasks of that of the others, one row per task each, which is largest; NaN where none answers all of them."""
+    same = (rows[_cases(rows).isin(_cases(ours))] for rows in others)
+    return max((float(rows.value.mean()) for rows in same if len(rows) == len(ours)), default=np.nan)
 
 
 def _chosen(table: pd.DataFrame) -> pd.DataFrame:

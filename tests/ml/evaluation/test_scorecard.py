@@ -13,7 +13,7 @@ from neurofm_ml.evaluation.scorecard.figures import figures, heat_map
 from neurofm_ml.evaluation.scorecard.job import write_scorecard
 from neurofm_ml.evaluation.scorecard.targets import MET, OPEN, REFUTED, UNMEASURED, judge
 from neurofm_ml.evaluation.scoring.scores import BEATS, LOSES, NO_VERDICT, STAMPS, SWAPS, TIES, best_first
-from neurofm_ml.evaluation.shots.few_shot import EXAMPLE_COLUMNS, PROBE
+from neurofm_ml.evaluation.shots.few_shot import EXAMPLE_COLUMNS, PROBE, RAW, SCRATCH
 from neurofm_ml.presets import ScorecardConfig
 from neurofm_ml.types import SCORE_COLUMNS
 
@@ -259,6 +259,34 @@ def test_what_was_fitted_elsewhere_is_zero_shot_and_nothing_else() -> None:
     table = judge(evidence(scores({}, far, {**far, "method": "seen_probe_across_subjects"}))).set_index("target")
     assert (table.loc["behaviour decoding"].value, table.loc["behaviour decoding"].tasks) == (0.9, 1)
     assert (table.loc["zero-shot"].value, table.loc["zero-shot"].tasks) == (0.1, 1)
+
+
+def test_zero_shot_stands_beside_baselines_that_saw_all_labels() -> None:
+    """They are fitted to the very place, so nothing that was fitted elsewhere holds them; a task that one lacks has no mean of all."""
+    far = {"method": "zero_shot_probe_across_sessions", "value": 0.1, "ci_low": 0.05, "ci_high": 0.15}
+    weak = {**BASE, "method": "knn", "value": 0.4}
+    row = judge(evidence(scores({}, BASE, weak, far))).set_index("target").loc["zero-shot"]
+    assert (row.value, row.best_baseline, row.supervised) == (pytest.approx(0.1), pytest.approx(0.8), pytest.approx(0.9))
+    row = judge(evidence(scores({}, BASE, far, {**far, "recording": "b"}))).set_index("target").loc["zero-shot"]
+    assert (row.tasks, pd.isna(row.best_baseline)) == (2, True)
+
+
+def test_few_shots_stand_beside_baselines_that_saw_the_same() -> None:
+    drawn = {"metric": "balanced_accuracy", "k_shot": 5.0, "ci_low": 0.75, "ci_high": 0.85}
+    said = {(PROBE, "a"): 0.8, (PROBE, "b"): 0.8, (RAW, "a"): 0.7, (RAW, "b"): 0.5, (SCRATCH, "a"): 0.9, (SCRATCH, "b"): 0.4}
+    rows = [{**drawn, "method": m, "task": t, "value": v, "family": "neurofmx" if m == PROBE else "baseline"} for (m, t), v in said.items()]
+    more = [{**row, "k_shot": 10.0, "value": 0.99} for row in rows]
+    full = scores({"task": "a"}, {"task": "b", "value": 0.95})
+    row = judge(evidence(full, few_shot=scores(*rows, *more))).set_index("target").loc["five-shot accuracy"]
+    assert (row.best_baseline, row.supervised) == (pytest.approx(0.65), pytest.approx(0.925))
+    lacking = judge(evidence(full, few_shot=scores(*rows[:-1]))).set_index("target").loc["five-shot accuracy"]
+    assert lacking.best_baseline == pytest.approx(0.6), "a mean of other tasks is no reference"
+
+
+def test_baselines_of_few_labels_are_a_share_of_what_ours_reaches_with_all() -> None:
+    raw = {**ALL, "method": RAW, "family": "baseline"}
+    rows = scores(ALL, *shots(ALL, (5.0, 0.8)), {**raw, "value": 0.7}, *shots(raw, (5.0, 0.6)))
+    assert share_of_full(rows, examples(velocity=(101, 2))).best_baseline == pytest.approx(0.25)
 
 
 def test_a_target_that_is_to_be_small() -> None:
