@@ -176,7 +176,10 @@ def _prepare(plan: _Plan) -> None:
         shutil.rmtree(plan.work, ignore_errors=True)
     plan.work.mkdir(exist_ok=True)
     for torn in (*plan.work.rglob(".*.part"), *plan.work.glob("result.json")):
-        torn.unlink()
+        if torn.is_dir():
+            shutil.rmtree(torn)
+        else:
+            torn.unlink(missing_ok=True)
     write_json(plan.work / "job.json", to_dict(plan.spec))
 
 

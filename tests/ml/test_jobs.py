@@ -156,6 +156,7 @@ def test_a_job_begins_with_an_empty_folder_unless_it_resumes(spec: JobSpec, monk
         work.mkdir(parents=True)
         (work / "checkpoint").write_text("step 7")
         (work / ".result.json.123.part").write_text("torn")
+        (work / ".dataset.part" / ".rows.npy.7.part").mkdir(parents=True)
         return sorted(run(spec).artifacts)
 
     assert leftovers(resumes=False) == ["product.txt"]
