@@ -79,9 +79,11 @@ def variant_of(
 
 
 def cells(pool: ProcessPoolExecutor, tasks: Mapping[Any, tuple[Any, ...]], what: str) -> dict[Any, str]:
-    """Results of all tasks by their keys, with a progress bar."""
-    waiting = {pool.submit(*task): key for key, task in tasks.items()}
-    return {waiting[done]: done.result() for done in tqdm(as_completed(waiting), total=len(waiting), desc=what, disable=None)}
+    """Results of all tasks by their keys, in the order of the tasks whichever ends first: it is part of what is asked next. A progress bar."""
+    waiting = {key: pool.submit(*task) for key, task in tasks.items()}
+    for _ in tqdm(as_completed(waiting.values()), total=len(waiting), desc=what, disable=None):
+        pass
+    return {key: done.result() for key, done in waiting.items()}
 
 
 def rows_of(summary: pd.DataFrame) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,8 @@
 """The leaderboard: what counts for the share of tasks won or tied."""
 
 import runpy
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,3 +24,12 @@ def test_what_is_too_few_to_tell_is_not_counted_and_forecasts_stand_apart() -> N
     rows = [{"task": f"toy/all/{task}", "!": verdict} for task, verdict in said.items()]
     found = runpy.run_path(str(LEADERBOARD))["shares"](rows)
     assert found == {"all": (2 / 5, 5), "tasks": (1 / 2, 2), "forecasts and reconstructions": (pytest.approx(1 / 3), 3)}
+
+
+def test_results_stand_in_the_order_they_were_asked_for() -> None:
+    """What is made from them is found again, whichever was ready first."""
+    cells = runpy.run_path(str(LEADERBOARD))["cells"]
+    waits = {"long": 0.2, "short": 0.0}
+    with ThreadPoolExecutor(2) as pool:
+        found = cells(pool, {name: (lambda s: time.sleep(s) or s, s) for name, s in waits.items()}, "toy")
+    assert list(found.items()) == list(waits.items())
