@@ -79,10 +79,11 @@ def variant_of(
 
 
 def cells(pool: ProcessPoolExecutor, tasks: Mapping[Any, tuple[Any, ...]], what: str) -> dict[Any, str]:
-    """Results of all tasks by their keys, in the order of the tasks whichever ends first: it is part of what is asked next. A progress bar."""
+    """Results of all tasks by their keys, with a progress bar; in the order of the tasks, whichever ends first, for what is made from
+    them is known by it. The first that fails is told when it does."""
     waiting = {key: pool.submit(*task) for key, task in tasks.items()}
-    for _ in tqdm(as_completed(waiting.values()), total=len(waiting), desc=what, disable=None):
-        pass
+    for done in tqdm(as_completed(waiting.values()), total=len(waiting), desc=what, disable=None):
+        done.result()
     return {key: done.result() for key, done in waiting.items()}
 
 
