@@ -54,7 +54,8 @@ def _answers(
         if "forecast" in taught:
             yield from (model_forecast(model, case, seed) for case in cases)
         yield from probe_forecasts(model, cases, seed)
-    for case in cases if cases[0].category == "reconstruction" else ():
+        return
+    for case in cases:
         if ACTIVITY & taught:
             yield model_reconstruction(model, case, asked, seed)
         yield probe_reconstruction(model, case, asked, seed)
